@@ -1,0 +1,166 @@
+"""Text records that cross a boundary between stations, and the errors that a user may see.
+
+Records are frozen and hold text and numbers only, never tensors (those are in `functional/batch.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+Choice = Literal["a", "b", "tie", "both_bad", "skip"]
+
+
+class InputError(Exception):
+    """Something that the user gave is wrong. Printed as one line, exit code 2.
+
+    Every part but `problem` is optional; `remedy` says what would be right.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: str | Path | None = None,
+        line: int | None = None,
+        field: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.path, self.line, self.field = path, line, field
+        self.problem, self.remedy = problem, remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        """`file:line: field: what is wrong; what would be right`, without the parts that do not apply."""
+        place = str(self.path) if self.path is not None else ""
+        if self.line is not None:
+            place = f"{place}:{self.line}" if place else f"line {self.line}"
+        text = ": ".join(part for part in (place, self.field or "", self.problem) if part)
+        return " ".join((f"{text}; {self.remedy}" if self.remedy else text).split())
+
+
+class EnvironmentStop(Exception):
+    """The environment stopped a run that can be resumed: a full disk, a reward server that stays away. Exit code 3."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a dialogue."""
+
+    role: Role
+    content: str
+
+
+Messages = tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a policy is asked. `messages` ends with a user turn. `split` is "train", "eval" or ""."""
+
+    prompt_id: str
+    messages: Messages
+    source: str = ""
+    split: str = ""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns of the row, handed to custom reward functions."""
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A dialogue to imitate. Loss is on every assistant turn of `completion`; `prompt` is context only.
+
+    `prompt` is empty for rows given as `messages`: then the loss is on all assistant turns of `completion`.
+    """
+
+    demonstration_id: str
+    prompt: Messages
+    completion: Messages
+    source: str = ""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two responses to one prompt, shown to an annotator as A and B."""
+
+    comparison_id: str
+    prompt: Prompt
+    response_a: str
+    response_b: str
+    model_a: str = ""
+    model_b: str = ""
+
+    def swap(self) -> Comparison:
+        """The same comparison with A and B exchanged."""
+        return dataclasses.replace(
+            self,
+            response_a=self.response_b,
+            response_b=self.response_a,
+            model_a=self.model_b,
+            model_b=self.model_a,
+        )
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """One vote, raw and never edited. `choice` speaks of A and B of the comparison, whichever was shown first."""
+
+    comparison_id: str
+    annotator_id: str
+    choice: Choice
+    strength: Literal["slightly", "clearly"] | None = None
+    shown_first: Literal["a", "b"] = "a"
+    seconds: float | None = None
+    guideline_version: str = ""
+    at: str = ""
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """A derived preference: `chosen` was preferred to `rejected` as an answer to `prompt`."""
+
+    pair_id: str
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    source: str = ""
+    strength: float | None = None
+    num_judgments: int = 1
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A response that a policy wrote in training, as stored under `rollouts/`."""
+
+    rollout_id: str
+    prompt_id: str
+    prompt: str
+    group: int
+    response: str
+    score: float
+    score_spread: float | None
+    kl: float
+    """Sequence KL to the reference in nats (k1 estimate, sum over the response)."""
+    finish_reason: Literal["stop", "length"]
+    policy_version: str
+    reward_version: str
+    step: int
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a command that makes a run answers, and what `result.json` holds."""
+
+    run: str
+    command: str
+    stopped: str
+    """Why it ended: "done", "kl_budget", "early_stopping"."""
+    metrics: Mapping[str, Any]
+    outputs: Mapping[str, str]
+    """Name -> path relative to the run directory; "model" is what later commands take from this run."""
