@@ -1,0 +1,225 @@
+"""The losses: supervised, policy, value, Bradley-Terry, DPO. Each is a sum over a micro-batch divided by a denominator.
+
+The denominator is always that of the whole optimiser step, all micro-batches and ranks together (`loss_denominator`):
+then the gradients of micro-batches add up to the gradient of the step, however it was split. A mean per micro-batch
+would weigh tokens by the company they happen to be in.
+
+Metrics are detached and divided like the loss, so they add up over micro-batches too; those ending in `_max` combine by
+maximum. Coefficients (of the value loss, of an entropy bonus) belong to the caller.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prefloop.functional.batch import LossOutput
+from prefloop.functional.kl import k3
+from prefloop.functional.masked import masked_mean, masked_sum, zero_outside
+
+Reduction = Literal["token", "sequence", "constant"]
+
+
+def loss_denominator(response_mask: Tensor, *, reduction: Reduction, max_length: int | None = None) -> Tensor:
+    """What a step's summed loss is divided by: an integer scalar tensor.
+
+    `response_mask` [B, T] of the *whole* optimiser step. "token": its True positions (every token weighs the same);
+    "sequence": rows with a response token (every response weighs the same); "constant": B * max_length (Dr. GRPO,
+    Liu et al. 2025: no dependence on the lengths at all; needs `max_length`).
+    """
+    if reduction == "token":
+        return response_mask.sum()
+    if reduction == "sequence":
+        return response_mask.any(dim=1).sum()
+    assert max_length is not None, "the constant reduction divides by rows * max_length"
+    return torch.tensor(response_mask.shape[0] * max_length, device=response_mask.device)
+
+
+def reduce_loss(
+    per_token: Tensor, response_mask: Tensor, *, reduction: Reduction, denominator: Tensor | float
+) -> Tensor:
+    """Reduce per-token losses [B, T] to a scalar: "sequence" sums the rows' means, the others sum the tokens.
+
+    `denominator` comes from `loss_denominator` with the same reduction. 0 (a step in which no token counts) is taken
+    as 1, so that loss and gradient are 0.
+    """
+    if reduction == "sequence":
+        total = masked_mean(per_token, response_mask, dim=1).sum()
+    else:
+        total = masked_sum(per_token, response_mask)
+    return total / torch.as_tensor(denominator).clamp(min=1)
+
+
+def nll_loss(logprobs: Tensor, mask: Tensor, *, denominator: Tensor | float) -> LossOutput:
+    """Supervised fine-tuning: -sum over masked tokens of log pi(token), per `denominator`.
+
+    `logprobs`, `mask` [B, T]. Metric: `sft/loss`, nats per token if the denominator counts tokens.
+    """
+    loss = reduce_loss(-logprobs, mask, reduction="token", denominator=denominator)
+    return LossOutput(loss, {"sft/loss": loss.detach()})
+
+
+def clipped_policy_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    response_mask: Tensor,
+    *,
+    clip_range: float,
+    denominator: Tensor | float,
+    reduction: Reduction = "token",
+) -> LossOutput:
+    """PPO's clipped surrogate, Schulman et al. (2017), equation 7, negated.
+
+        ratio_t = pi(y_t) / pi_old(y_t)
+        L = -min(ratio_t A_t, clip(ratio_t, 1 - clip_range, 1 + clip_range) A_t)
+
+    All tensors [B, T]. Metrics: `policy/loss`; `policy/clip_fraction`, where the clipped term is the one that counts;
+    `policy/approx_kl`, k3 of KL(old || new) in nats per token; `policy/ratio_mean`; `policy/ratio_max`.
+    """
+    log_ratio = zero_outside(logprobs - old_logprobs, response_mask)
+    advantages = zero_outside(advantages, response_mask)
+    ratio = log_ratio.exp()
+    unclipped = -ratio * advantages
+    clipped = -ratio.clamp(1.0 - clip_range, 1.0 + clip_range) * advantages
+
+    def reduce(per_token: Tensor) -> Tensor:
+        return reduce_loss(per_token, response_mask, reduction=reduction, denominator=denominator)
+
+    loss = reduce(torch.maximum(unclipped, clipped))
+    with torch.no_grad():
+        metrics = {
+            "policy/loss": loss.detach(),
+            "policy/clip_fraction": reduce((clipped > unclipped).to(ratio.dtype)),
+            "policy/approx_kl": reduce(k3(old_logprobs, logprobs)),
+            "policy/ratio_mean": reduce(ratio),
+            "policy/ratio_max": zero_outside(ratio, response_mask).amax(),
+        }
+    return LossOutput(loss, metrics)
+
+
+def policy_gradient_loss(
+    logprobs: Tensor,
+    advantages: Tensor,
+    response_mask: Tensor,
+    *,
+    denominator: Tensor | float,
+    reduction: Reduction = "sequence",
+) -> LossOutput:
+    """REINFORCE, Williams (1992): L = -A_t log pi(y_t), whose gradient is minus the policy gradient.
+
+    All tensors [B, T]; the value of the loss means nothing, only its gradient does. "sequence" divides the
+    log-probability of a response by its length; "token" and "constant" take it whole. RLOO as published is the latter
+    averaged over responses: "constant" with max_length 1 in `loss_denominator`. Metric: `policy/loss`.
+    """
+    # Cleaned before the product: 0 (gradient from outside the mask) * NaN (a padded advantage) is NaN.
+    per_token = -zero_outside(advantages, response_mask) * zero_outside(logprobs, response_mask)
+    loss = reduce_loss(per_token, response_mask, reduction=reduction, denominator=denominator)
+    return LossOutput(loss, {"policy/loss": loss.detach()})
+
+
+def clipped_value_loss(
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    response_mask: Tensor,
+    *,
+    clip_range: float,
+    denominator: Tensor | float,
+) -> LossOutput:
+    """Squared error of the value model, pessimistic about moves further than `clip_range` from the rollout's values.
+
+        V_clip = V_old + clip(V - V_old, -clip_range, clip_range)
+        L = 1/2 max((V - R)^2, (V_clip - R)^2)
+
+    From lm-human-preferences (Ziegler et al. 2019); not in the PPO paper. All tensors [B, T], summed over tokens.
+    Metrics: `value/loss`; `value/clip_fraction`, where the clipped term is the one that counts.
+    """
+    values = zero_outside(values, response_mask)
+    old_values = zero_outside(old_values, response_mask)
+    returns = zero_outside(returns, response_mask)
+    near = old_values + (values - old_values).clamp(-clip_range, clip_range)
+    unclipped, clipped = (values - returns).square(), (near - returns).square()
+
+    def reduce(per_token: Tensor) -> Tensor:
+        return reduce_loss(per_token, response_mask, reduction="token", denominator=denominator)
+
+    loss = 0.5 * reduce(torch.maximum(unclipped, clipped))
+    with torch.no_grad():
+        clip_fraction = reduce((clipped > unclipped).to(values.dtype))
+    return LossOutput(loss, {"value/loss": loss.detach(), "value/clip_fraction": clip_fraction})
+
+
+def bradley_terry_loss(
+    chosen_scores: Tensor,
+    rejected_scores: Tensor,
+    *,
+    weights: Tensor | None = None,
+    centering_coef: float = 0.0,
+    denominator: Tensor | float,
+) -> LossOutput:
+    """Reward model loss, Ouyang et al. (2022), equation 1, with optional centring, Eisenstein et al. (2023).
+
+        L = w (-log sigmoid(r_chosen - r_rejected) + centering_coef (r_chosen + r_rejected)^2)
+
+    Scores and `weights` [B]. `denominator`: the sum of the weights over the whole step (the number of pairs if there
+    are none), > 0. Metrics: `reward/loss`; `reward/accuracy`, a tie counts one half; `reward/margin`, in score units.
+    """
+    margin = chosen_scores - rejected_scores
+    per_pair = -F.logsigmoid(margin) + centering_coef * (chosen_scores + rejected_scores).square()
+    loss = _weighted(per_pair, weights) / denominator
+    with torch.no_grad():
+        metrics = {
+            "reward/loss": loss.detach(),
+            "reward/accuracy": _weighted(_correct(margin), weights) / denominator,
+            "reward/margin": _weighted(margin, weights) / denominator,
+        }
+    return LossOutput(loss, metrics)
+
+
+def dpo_loss(
+    chosen_logprobs: Tensor,
+    rejected_logprobs: Tensor,
+    ref_chosen: Tensor,
+    ref_rejected: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float = 0.0,
+    weights: Tensor | None = None,
+    denominator: Tensor | float,
+) -> LossOutput:
+    """Direct preference optimisation, Rafailov et al. (2023), equation 7; label smoothing as in Mitchell's cDPO (2023).
+
+        r(y) = beta log(pi(y) / ref(y));    m = r(chosen) - r(rejected)
+        L = w (-(1 - label_smoothing) log sigmoid(m) - label_smoothing log sigmoid(-m))
+
+    Log-probabilities [B] are sums over the response, not means. `denominator` as in `bradley_terry_loss`. Metrics:
+    `preference/loss`; `preference/accuracy`, a tie counts one half; `preference/margin`, mean m;
+    `preference/chosen_reward` and `preference/rejected_reward`, the implicit rewards r, in nats times beta.
+    """
+    chosen_reward = beta * (chosen_logprobs - ref_chosen)
+    rejected_reward = beta * (rejected_logprobs - ref_rejected)
+    margin = chosen_reward - rejected_reward
+    per_pair = -(1.0 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
+    loss = _weighted(per_pair, weights) / denominator
+    with torch.no_grad():
+        metrics = {
+            "preference/loss": loss.detach(),
+            "preference/accuracy": _weighted(_correct(margin), weights) / denominator,
+            "preference/margin": _weighted(margin, weights) / denominator,
+            "preference/chosen_reward": _weighted(chosen_reward, weights) / denominator,
+            "preference/rejected_reward": _weighted(rejected_reward, weights) / denominator,
+        }
+    return LossOutput(loss, metrics)
+
+
+def _weighted(per_pair: Tensor, weights: Tensor | None) -> Tensor:
+    return per_pair.sum() if weights is None else (weights * per_pair).sum()
+
+
+def _correct(margin: Tensor) -> Tensor:
+    """1 where chosen is ahead, 1/2 at a tie, 0 where it is behind."""
+    return torch.heaviside(margin, torch.tensor(0.5, dtype=margin.dtype, device=margin.device))
