@@ -13,7 +13,7 @@ from torch import Tensor
 
 def zero_outside(x: Tensor, mask: Tensor) -> Tensor:
     """`x` where `mask` is True, 0 elsewhere; the gradient is 0 elsewhere too. Same shape as `x`."""
-    return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+    return torch.where(mask, x, 0)
 
 
 def masked_sum(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
