@@ -1,0 +1,161 @@
+"""Padding changes nothing, and a step split into micro-batches is the same step, for every loss."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from prefloop.functional.advantages import broadcast_to_tokens, explained_variance, gae, shape_rewards
+from prefloop.functional.batch import LossOutput
+from prefloop.functional.losses import (
+    Reduction,
+    bradley_terry_loss,
+    clipped_policy_loss,
+    clipped_value_loss,
+    dpo_loss,
+    loss_denominator,
+    nll_loss,
+    policy_gradient_loss,
+)
+
+NUM_ROWS, LENGTH, MAX_LENGTH = 8, 6, 10
+# A loss of what is trained [B, T], two other tensors [B, T], the mask and the denominator of the whole step.
+TokenLoss = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], LossOutput]
+
+
+def token_losses() -> dict[str, tuple[TokenLoss, Reduction]]:
+    losses: dict[str, tuple[TokenLoss, Reduction]] = {
+        "sft": (lambda x, old, other, mask, n: nll_loss(x, mask, denominator=n), "token"),
+        "value": (
+            lambda x, old, other, mask, n: clipped_value_loss(x, old, other, mask, clip_range=0.3, denominator=n),
+            "token",
+        ),
+    }
+    reductions: tuple[Reduction, ...] = ("token", "sequence", "constant")
+    for reduction in reductions:
+        losses[f"ppo {reduction}"] = (
+            lambda x, old, other, mask, n, r=reduction: clipped_policy_loss(
+                x, old, other, mask, clip_range=0.2, denominator=n, reduction=r
+            ),
+            reduction,
+        )
+        losses[f"reinforce {reduction}"] = (
+            lambda x, old, other, mask, n, r=reduction: policy_gradient_loss(
+                x, other, mask, denominator=n, reduction=r
+            ),
+            reduction,
+        )
+    return losses
+
+
+TOKEN_LOSSES = token_losses()
+
+
+def batch(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Three tensors [B, T] and a mask of runs of unequal length, one of them empty."""
+    generator = torch.Generator().manual_seed(seed)
+    trained, old, other = torch.randn(3, NUM_ROWS, LENGTH, dtype=torch.float64, generator=generator)
+    starts = torch.randint(0, 3, (NUM_ROWS, 1), generator=generator)
+    ends = starts + torch.randint(1, LENGTH - 2, (NUM_ROWS, 1), generator=generator)
+    ends[3] = starts[3]
+    positions = torch.arange(LENGTH)
+    return trained, old, other, (positions >= starts) & (positions < ends)
+
+
+def run(loss: TokenLoss, *arguments: Tensor) -> tuple[LossOutput, Tensor]:
+    trained = arguments[0].detach().clone().requires_grad_()
+    output = loss(trained, *arguments[1:])
+    return output, torch.autograd.grad(output.loss, trained)[0]
+
+
+@pytest.mark.parametrize("name", TOKEN_LOSSES)
+@given(seed=st.integers(0, 2**31), columns=st.integers(0, 3), garbage=st.sampled_from([math.nan, math.inf, -1e9, 3.0]))
+def test_padding_changes_no_loss_gradient_or_metric(name: str, seed: int, columns: int, garbage: float) -> None:
+    loss, reduction = TOKEN_LOSSES[name]
+    *tensors, mask = batch(seed)
+    denominator = loss_denominator(mask, reduction=reduction, max_length=MAX_LENGTH)
+    plain, plain_gradient = run(loss, *tensors, mask, denominator)
+    wider = torch.cat([mask, torch.zeros(NUM_ROWS, columns, dtype=torch.bool)], dim=1)
+    dirty = [torch.cat([x, torch.zeros(NUM_ROWS, columns)], dim=1).masked_fill(~wider, garbage) for x in tensors]
+    assert loss_denominator(wider, reduction=reduction, max_length=MAX_LENGTH).item() == denominator.item()
+    padded, padded_gradient = run(loss, *dirty, wider, denominator)
+    assert padded.loss.item() == pytest.approx(plain.loss.item(), rel=1e-12)
+    torch.testing.assert_close(padded_gradient[:, :LENGTH], plain_gradient, rtol=1e-12, atol=1e-14)
+    assert padded_gradient[~wider].eq(0).all()
+    for metric, value in plain.metrics.items():
+        assert padded.metrics[metric].item() == pytest.approx(value.item(), rel=1e-12, abs=1e-14), metric
+
+
+@given(seed=st.integers(0, 2**31), columns=st.integers(0, 3), garbage=st.sampled_from([math.nan, math.inf, 3.0]))
+def test_padding_changes_no_reward_advantage_or_explained_variance(seed: int, columns: int, garbage: float) -> None:
+    k1, values, _, mask = batch(seed)
+    scores = values[:, 0].clone()
+    wider = torch.cat([mask, torch.zeros(NUM_ROWS, columns, dtype=torch.bool)], dim=1)
+
+    def step(k1: Tensor, values: Tensor, mask: Tensor) -> list[Tensor]:
+        rewards = shape_rewards(scores, k1, mask, kl_coef=0.2)
+        advantages, returns = gae(rewards, values, mask)
+        explained = explained_variance(values, returns, mask).reshape(1, 1)
+        return [rewards, advantages, returns, explained, broadcast_to_tokens(scores, mask)]
+
+    dirty = [torch.cat([x, torch.zeros(NUM_ROWS, columns)], dim=1).masked_fill(~wider, garbage) for x in (k1, values)]
+    for plain, padded in zip(step(k1, values, mask), step(*dirty, wider), strict=True):
+        torch.testing.assert_close(padded[:, : plain.shape[1]], plain, rtol=1e-12, atol=1e-14)
+        assert padded[:, plain.shape[1] :].eq(0).all()
+
+
+def assert_same_step(outputs: list[LossOutput], whole: LossOutput) -> None:
+    """The parts' losses and metrics add up to the whole's; maxima combine by maximum."""
+    assert sum(part.loss.item() for part in outputs) == pytest.approx(whole.loss.item(), abs=1e-12)
+    for metric, value in whole.metrics.items():
+        parts = [part.metrics[metric].item() for part in outputs]
+        combined = max(parts) if metric.endswith("_max") else sum(parts)
+        assert combined == pytest.approx(value.item(), abs=1e-12), metric
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 4, 8])
+@pytest.mark.parametrize("name", TOKEN_LOSSES)
+def test_micro_batches_change_no_gradient_of_a_token_loss(name: str, num_parts: int) -> None:
+    loss, reduction = TOKEN_LOSSES[name]
+    *tensors, mask = batch(7)
+    denominator = loss_denominator(mask, reduction=reduction, max_length=MAX_LENGTH)
+    whole, expected = run(loss, *tensors, mask, denominator)
+    parts = [
+        run(loss, *rows, denominator) for rows in zip(*(x.chunk(num_parts) for x in (*tensors, mask)), strict=True)
+    ]
+    assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]), expected, rtol=0, atol=1e-10)
+    assert_same_step([output for output, _ in parts], whole)
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 4, 8])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", ["bradley_terry", "dpo"])
+def test_micro_batches_change_no_gradient_of_a_pair_loss(name: str, weighted: bool, num_parts: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    pairs = torch.randn(NUM_ROWS, 4, dtype=torch.float64, generator=generator)
+    weights = torch.rand(NUM_ROWS, dtype=torch.float64, generator=generator) if weighted else torch.ones(NUM_ROWS)
+    denominator = weights.sum()
+
+    def one(rows: Tensor, row_weights: Tensor) -> tuple[LossOutput, Tensor]:
+        rows = rows.clone().requires_grad_()
+        given_weights = row_weights if weighted else None
+        if name == "dpo":
+            output = dpo_loss(
+                *rows.unbind(1), beta=0.4, label_smoothing=0.1, weights=given_weights, denominator=denominator
+            )
+        else:
+            output = bradley_terry_loss(
+                rows[:, 0], rows[:, 1], weights=given_weights, centering_coef=0.01, denominator=denominator
+            )
+        return output, torch.autograd.grad(output.loss, rows)[0]
+
+    whole, expected = one(pairs, weights)
+    parts = [one(*rows) for rows in zip(pairs.chunk(num_parts), weights.chunk(num_parts), strict=True)]
+    assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]), expected, rtol=0, atol=1e-10)
+    assert_same_step([output for output, _ in parts], whole)

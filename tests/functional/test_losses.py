@@ -1,0 +1,285 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from prefloop.functional.losses import (
+    Reduction,
+    bradley_terry_loss,
+    clipped_policy_loss,
+    clipped_value_loss,
+    dpo_loss,
+    loss_denominator,
+    nll_loss,
+    policy_gradient_loss,
+    reduce_loss,
+)
+
+LN2 = math.log(2)
+REDUCTIONS: tuple[Reduction, ...] = ("token", "sequence", "constant")
+MASK = torch.tensor([[True, True, True, False], [False, True, False, False], [False, False, False, False]])
+
+
+def doubles(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def softplus(x: float) -> float:
+    """-log sigmoid(-x)."""
+    return math.log(1 + math.exp(x))
+
+
+def numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
+    assert all(not value.requires_grad and value.ndim == 0 for value in metrics.values())
+    return {name: value.item() for name, value in metrics.items()}
+
+
+def test_denominators_by_hand() -> None:
+    assert loss_denominator(MASK, reduction="token").item() == 4
+    assert loss_denominator(MASK, reduction="sequence").item() == 2
+    assert loss_denominator(MASK, reduction="constant", max_length=10).item() == 30
+    assert loss_denominator(MASK, reduction="token", max_length=10).item() == 4
+
+
+def test_constant_reduction_needs_a_length() -> None:
+    with pytest.raises(AssertionError, match=r"rows \* max_length"):
+        loss_denominator(MASK, reduction="constant")
+
+
+def test_reduce_loss_by_hand() -> None:
+    per_token = torch.tensor([[1.0, 2.0, 6.0, math.nan], [math.nan, 5.0, 0.0, 0.0], [math.nan] * 4])
+    assert reduce_loss(per_token, MASK, reduction="token", denominator=4).item() == 14 / 4
+    assert reduce_loss(per_token, MASK, reduction="sequence", denominator=2).item() == (3 + 5) / 2
+    assert reduce_loss(per_token, MASK, reduction="constant", denominator=torch.tensor(30)).item() == pytest.approx(
+        14 / 30
+    )
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_step_in_which_no_token_counts_has_loss_and_gradient_zero(reduction: Reduction) -> None:
+    mask = torch.zeros(2, 3, dtype=torch.bool)
+    logprobs = torch.full((2, 3), math.nan, requires_grad=True)
+    denominator = loss_denominator(mask, reduction=reduction, max_length=0)
+    assert denominator.item() == 0
+    output = clipped_policy_loss(
+        logprobs,
+        logprobs.detach(),
+        logprobs.detach(),
+        mask,
+        clip_range=0.2,
+        denominator=denominator,
+        reduction=reduction,
+    )
+    (gradient,) = torch.autograd.grad(output.loss, logprobs)
+    assert output.loss.item() == 0 and gradient.eq(0).all()
+    assert set(numbers(dict(output.metrics)).values()) == {0.0}
+
+
+def test_nll_by_hand() -> None:
+    logprobs = torch.tensor([[0.5, 0.25, 0.125, 0.0]]).log().requires_grad_()
+    output = nll_loss(logprobs, MASK[:1], denominator=torch.tensor(4))
+    assert output.loss.item() == pytest.approx((1 + 2 + 3) * LN2 / 4)
+    assert numbers(dict(output.metrics)) == {"sft/loss": output.loss.item()}
+    assert torch.autograd.grad(output.loss, logprobs)[0].tolist() == [[-0.25, -0.25, -0.25, 0]]
+
+
+def test_ppo_by_hand() -> None:
+    # Ratio up and down by a half, advantage of either sign: the clipped term (1.2 or 0.8) counts where it is worse.
+    ratio = doubles(1.5, 1.5, 0.5, 0.5, 1.1, 3.0).unsqueeze(0)
+    old = doubles(-1.0, -2.0, -3.0, -4.0, -1.0, 0.0).unsqueeze(0)
+    logprobs = (old + ratio.log()).requires_grad_()
+    advantages = doubles(1, -1, 1, -1, 2, 100).unsqueeze(0)
+    mask = torch.tensor([[True] * 5 + [False]])
+    output = clipped_policy_loss(logprobs, old, advantages, mask, clip_range=0.2, denominator=5)
+    assert output.loss.item() == pytest.approx((-1.2 + 1.5 - 0.5 + 0.8 - 2.2) / 5)
+    # A clipped token has no gradient; elsewhere d(-ratio A) / d logprob = -ratio A.
+    (gradient,) = torch.autograd.grad(output.loss, logprobs)
+    assert gradient[0].tolist() == pytest.approx([0, 1.5 / 5, -0.5 / 5, 0, -2.2 / 5, 0])
+    k3 = [r - 1 - math.log(r) for r in (1.5, 1.5, 0.5, 0.5, 1.1)]
+    assert numbers(dict(output.metrics)) == pytest.approx(
+        {
+            "policy/loss": output.loss.item(),
+            "policy/clip_fraction": 2 / 5,
+            "policy/approx_kl": sum(k3) / 5,
+            "policy/ratio_mean": 5.1 / 5,
+            "policy/ratio_max": 1.5,
+        }
+    )
+
+
+def test_ppo_reduces_by_token_unless_told_and_by_sequence_when_told() -> None:
+    logprobs, old = torch.zeros(2, 2, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64)
+    advantages = torch.tensor([[1.0, 3.0], [8.0, 0.0]], dtype=torch.float64)
+    mask = torch.tensor([[True, True], [True, False]])
+    by_token = clipped_policy_loss(logprobs, old, advantages, mask, clip_range=0.2, denominator=3)
+    assert by_token.loss.item() == pytest.approx(-12 / 3)
+    by_row = clipped_policy_loss(logprobs, old, advantages, mask, clip_range=0.2, denominator=2, reduction="sequence")
+    assert by_row.loss.item() == pytest.approx(-(2 + 8) / 2)
+    assert by_row.metrics["policy/ratio_mean"].item() == 1
+
+
+def test_ratio_max_can_be_below_one() -> None:
+    logprobs = doubles(-1.0, 0.0).unsqueeze(0)
+    mask = torch.tensor([[True, False]])
+    output = clipped_policy_loss(logprobs, torch.zeros(1, 2), torch.ones(1, 2), mask, clip_range=0.2, denominator=1)
+    assert output.metrics["policy/ratio_max"].item() == pytest.approx(math.exp(-1))
+
+
+def test_policy_gradient_by_hand() -> None:
+    logprobs = torch.tensor([[-1.0, -2.0], [-4.0, math.nan]], dtype=torch.float64, requires_grad=True)
+    advantages = torch.tensor([[1.0, 3.0], [-0.5, math.nan]], dtype=torch.float64)
+    mask = torch.tensor([[True, True], [True, False]])
+    output = policy_gradient_loss(logprobs, advantages, mask, denominator=2)
+    assert output.loss.item() == pytest.approx(((1 + 6) / 2 - 2) / 2)
+    assert torch.autograd.grad(output.loss, logprobs)[0].tolist() == [[-0.25, -0.75], [0.25, 0]]
+    assert numbers(dict(output.metrics)) == {"policy/loss": output.loss.item()}
+    by_token = policy_gradient_loss(logprobs, advantages, mask, denominator=3, reduction="token")
+    assert by_token.loss.item() == pytest.approx((1 + 6 - 2) / 3)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_ppo_at_ratio_one_has_the_policy_gradient(reduction: Reduction) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logprobs, advantages = torch.randn(2, 3, 4, dtype=torch.float64, generator=generator)
+    logprobs.requires_grad_()
+    denominator = loss_denominator(MASK, reduction=reduction, max_length=4)
+    ppo = clipped_policy_loss(
+        logprobs, logprobs.detach(), advantages, MASK, clip_range=0.2, denominator=denominator, reduction=reduction
+    )
+    reinforce = policy_gradient_loss(logprobs, advantages, MASK, denominator=denominator, reduction=reduction)
+    (ppo_gradient,) = torch.autograd.grad(ppo.loss, logprobs)
+    (reinforce_gradient,) = torch.autograd.grad(reinforce.loss, logprobs)
+    assert ppo_gradient.abs().sum() > 0
+    torch.testing.assert_close(ppo_gradient, reinforce_gradient, rtol=1e-12, atol=0)
+
+
+def test_value_loss_by_hand() -> None:
+    values = doubles(2.0, 1.2, 2.0, 0.0, 9.0).unsqueeze(0).requires_grad_()
+    old = doubles(1.0, 1.0, 1.0, 1.0, 1.0).unsqueeze(0)
+    returns = doubles(3.0, 0.0, 0.0, -1.0, 0.0).unsqueeze(0)
+    mask = torch.tensor([[True, True, True, True, False]])
+    output = clipped_value_loss(values, old, returns, mask, clip_range=0.5, denominator=4)
+    # Clipped values 1.5, 1.2, 1.5, 0.5; the larger squared error counts: 2.25 (clipped), 1.44, 4, 2.25 (clipped).
+    assert output.loss.item() == pytest.approx((2.25 + 1.44 + 4 + 2.25) / 2 / 4)
+    (gradient,) = torch.autograd.grad(output.loss, values)
+    assert gradient[0].tolist() == pytest.approx([0, 1.2 / 4, 2.0 / 4, 0, 0])
+    assert numbers(dict(output.metrics)) == pytest.approx(
+        {"value/loss": output.loss.item(), "value/clip_fraction": 0.5}
+    )
+
+
+def test_bradley_terry_by_hand() -> None:
+    chosen, rejected = doubles(3, 0, 1).requires_grad_(), doubles(1, 1, 1)
+    output = bradley_terry_loss(chosen, rejected, denominator=3)
+    assert output.loss.item() == pytest.approx((softplus(-2) + softplus(1) + LN2) / 3)
+    # d(-log sigmoid(m)) / dm = -sigmoid(-m).
+    expected = [-1 / (1 + math.exp(m)) / 3 for m in (2, -1, 0)]
+    assert torch.autograd.grad(output.loss, chosen)[0].tolist() == pytest.approx(expected)
+    assert numbers(dict(output.metrics)) == pytest.approx(
+        {"reward/loss": output.loss.item(), "reward/accuracy": 1.5 / 3, "reward/margin": 1 / 3}
+    )
+
+
+def test_bradley_terry_weights_and_centring_by_hand() -> None:
+    chosen, rejected, weights = doubles(3, 0, 1), doubles(1, 1, 1), doubles(2, 1, 0.5)
+    output = bradley_terry_loss(chosen, rejected, weights=weights, denominator=3.5)
+    assert output.loss.item() == pytest.approx((2 * softplus(-2) + softplus(1) + LN2 / 2) / 3.5)
+    assert output.metrics["reward/accuracy"].item() == pytest.approx(2.25 / 3.5)
+    assert output.metrics["reward/margin"].item() == pytest.approx((2 * 2 - 1) / 3.5)
+    centred = bradley_terry_loss(chosen, rejected, weights=weights, centering_coef=0.01, denominator=3.5)
+    assert centred.loss.item() - output.loss.item() == pytest.approx(0.01 * (2 * 16 + 1 + 0.5 * 4) / 3.5)
+
+
+def test_only_centring_sees_a_common_shift_of_the_scores() -> None:
+    chosen, rejected = doubles(3, 0, 1), doubles(1, 1, 1)
+    here, shifted = (bradley_terry_loss(chosen + by, rejected + by, denominator=3).loss.item() for by in (0, 5))
+    assert here == pytest.approx(shifted)
+
+
+def test_dpo_by_hand() -> None:
+    chosen, rejected = doubles(-10, -20, -5).requires_grad_(), doubles(-12, -18, -5)
+    ref_chosen, ref_rejected = doubles(-11, -19, -6), doubles(-11, -19, -6)
+    # Log ratios chosen 1, -1, 1 and rejected -1, 1, 1: margins 2, -2, 0 times beta.
+    output = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=0.5, denominator=3)
+    assert output.loss.item() == pytest.approx((softplus(-1) + softplus(1) + LN2) / 3)
+    expected = [-0.5 / (1 + math.exp(m)) / 3 for m in (1, -1, 0)]
+    assert torch.autograd.grad(output.loss, chosen)[0].tolist() == pytest.approx(expected)
+    assert numbers(dict(output.metrics)) == pytest.approx(
+        {
+            "preference/loss": output.loss.item(),
+            "preference/accuracy": 0.5,
+            "preference/margin": 0.0,
+            "preference/chosen_reward": 0.5 * 1 / 3,
+            "preference/rejected_reward": 0.5 * 1 / 3,
+        }
+    )
+
+
+def test_dpo_weights_and_label_smoothing_by_hand() -> None:
+    chosen, rejected, reference = doubles(2, 3), doubles(1, -2), doubles(0, 0)
+    weights = doubles(1, 3)
+    output = dpo_loss(
+        chosen, rejected, reference, reference, beta=1.0, label_smoothing=0.1, weights=weights, denominator=4
+    )
+    # Margins 1 and 5; a tenth of the labels is taken to be flipped.
+    expected = (0.9 * softplus(-1) + 0.1 * softplus(1) + 3 * (0.9 * softplus(-5) + 0.1 * softplus(5))) / 4
+    assert numbers(dict(output.metrics)) == pytest.approx(
+        {
+            "preference/loss": expected,
+            "preference/accuracy": 1.0,
+            "preference/margin": (1 + 3 * 5) / 4,
+            "preference/chosen_reward": (2 + 3 * 3) / 4,
+            "preference/rejected_reward": (1 + 3 * -2) / 4,
+        }
+    )
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
+def test_dpo_at_the_reference_and_bradley_terry_at_margin_zero_are_log_2(label_smoothing: float) -> None:
+    chosen, rejected = doubles(-10, -3), doubles(-2, -7)
+    dpo = dpo_loss(chosen, rejected, chosen, rejected, beta=0.1, label_smoothing=label_smoothing, denominator=2)
+    assert dpo.loss.item() == pytest.approx(LN2)
+    assert dpo.metrics["preference/accuracy"].item() == 0.5
+    assert bradley_terry_loss(chosen, chosen, denominator=2).loss.item() == pytest.approx(LN2)
+
+
+def test_dpo_is_bradley_terry_on_implicit_rewards() -> None:
+    chosen, rejected, ref_chosen, ref_rejected = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)).double()
+    dpo = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=0.3, denominator=5)
+    bradley_terry = bradley_terry_loss(0.3 * (chosen - ref_chosen), 0.3 * (rejected - ref_rejected), denominator=5)
+    assert dpo.loss.item() == pytest.approx(bradley_terry.loss.item())
+
+
+def test_far_margins_do_not_overflow() -> None:
+    far, zero = torch.tensor([500.0, -500.0]), torch.zeros(2)
+    assert bradley_terry_loss(far, zero, denominator=1).loss.item() == 500
+    assert dpo_loss(far, zero, zero, zero, beta=1.0, denominator=1).loss.item() == 500
+
+
+def test_gradients_agree_with_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    logprobs, old, advantages = random(3, 4).requires_grad_(), random(3, 4), random(3, 4)
+    a, b, ref_a, ref_b = random(5).requires_grad_(), random(5).requires_grad_(), random(5), random(5)
+    weights = random(5).abs()
+    for reduction in REDUCTIONS:
+        assert torch.autograd.gradcheck(
+            lambda x, reduction=reduction: (
+                clipped_policy_loss(x, old, advantages, MASK, clip_range=0.2, denominator=4, reduction=reduction).loss
+            ),
+            (logprobs,),
+        )
+    assert torch.autograd.gradcheck(lambda x: nll_loss(x, MASK, denominator=4).loss, (logprobs,))
+    assert torch.autograd.gradcheck(
+        lambda x: clipped_value_loss(x, old, advantages, MASK, clip_range=0.3, denominator=4).loss, (logprobs,)
+    )
+    assert torch.autograd.gradcheck(
+        lambda x, y: bradley_terry_loss(x, y, weights=weights, centering_coef=0.1, denominator=5).loss, (a, b)
+    )
+    assert torch.autograd.gradcheck(
+        lambda x, y: dpo_loss(x, y, ref_a, ref_b, beta=0.7, label_smoothing=0.1, denominator=5).loss, (a, b)
+    )
