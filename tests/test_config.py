@@ -339,6 +339,40 @@ def test_fields_are_listed_with_types_and_defaults() -> None:
     assert rows["skip_bad"] == ("true|false", "false")
 
 
+class Inner(Section):
+    a: int = 1
+    b: int = 2
+
+
+class Outer(Section):
+    inner: Inner = Inner(a=10)
+    c: int = 3
+
+
+class Tuned(Section):
+    """Changes defaults of sections two levels down."""
+
+    outer: Outer = Outer(inner=Inner(a=100, b=200), c=300)
+    plain: Outer = Outer()
+
+
+def test_setting_one_key_of_a_section_keeps_the_defaults_that_the_field_gives_it(yaml_file: Any) -> None:
+    assert load(Tuned) == Tuned()
+    tuned = load(Tuned, overrides={"outer.inner.b": "7"})
+    assert tuned.outer == Outer(inner=Inner(a=100, b=7), c=300)
+    assert load(Tuned, yaml_path=yaml_file("outer: {inner: {b: 7}}\n")) == tuned
+    assert load(Tuned, overrides={"plain.inner.b": "7"}).plain == Outer(inner=Inner(a=10, b=7), c=3)
+    defaults = {field.key: field.default for field in fields_of(Tuned)}
+    assert defaults == {
+        "outer.c": "300",
+        "outer.inner.a": "100",
+        "outer.inner.b": "200",
+        "plain.c": "3",
+        "plain.inner.a": "10",
+        "plain.inner.b": "2",
+    }
+
+
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
     assert unknown_name("ppoo", ["ppo", "rloo"]) == "did you mean ppo? known: ppo, rloo"
     assert unknown_name("zzz", ["ppo", "rloo"]) == "known: ppo, rloo"

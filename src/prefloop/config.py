@@ -47,7 +47,7 @@ def load(
         InputError: for whatever is wrong in the file or the overrides.
     """
     source = _Source(yaml_path, overrides or {}, origins or {})
-    tree = source.merged(model)
+    tree = _with_section_defaults(source.merged(model), model)
     try:
         # Strict JSON is the mode in which "3" is no int, while a list still makes a tuple and a text a path.
         return model.model_validate_json(json.dumps(tree), strict=True)
@@ -179,6 +179,30 @@ class _Source:
     def _flag(self, path: KeyPath) -> str:
         key = dotted(path)
         return self.origins.get(key, "--" + key.replace("_", "-"))
+
+
+def _with_section_defaults(tree: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """`tree` with the defaults of each section that it gives in part.
+
+    A field may change its section's defaults (`optimizer: Optimizer = Optimizer(lr=1e-6)`). Setting another key of that
+    section must not bring the class's own defaults back.
+    """
+    for name, info in model.model_fields.items():
+        section, given = section_type(info.annotation), tree.get(name)
+        if section is not None and isinstance(given, dict):
+            default = info.get_default(call_default_factory=True, validated_data={})
+            if isinstance(default, BaseModel):
+                given = _over(given, default.model_dump(mode="json", exclude_unset=True))
+            tree[name] = _with_section_defaults(given, section)
+    return tree
+
+
+def _over(given: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**below, **given}
+    for key in given.keys() & below.keys():
+        if isinstance(given[key], Mapping) and isinstance(below[key], Mapping):
+            merged[key] = _over(given[key], below[key])
+    return merged
 
 
 def _copied(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ class Field:
     info: FieldInfo
     section: type[BaseModel]
     """The class that declares it."""
+    holder: BaseModel | None = None
+    """The default of the section around it, which may change the class's own default."""
 
     @property
     def annotation(self) -> Any:
@@ -48,9 +50,9 @@ class Field:
     @property
     def default(self) -> str:
         """The default as a user would type it; empty if there is none."""
-        if self.required:
-            return ""
-        return as_text(self.info.get_default(call_default_factory=True, validated_data={}))
+        if self.holder is not None:
+            return as_text(getattr(self.holder, self.key.rpartition(".")[2]))
+        return "" if self.required else as_text(_default(self.info))
 
 
 def as_text(value: Any) -> str:
@@ -63,20 +65,25 @@ def as_text(value: Any) -> str:
         return " ".join(f"{key}={as_text(item)}" for key, item in value.items()) or "(empty)"
     if isinstance(value, tuple | list | frozenset | set):
         return " ".join(as_text(item) for item in value) or "(empty)"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
-def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[Field]:
-    """All fields of `model`, those of nested sections after its own."""
-    nested: list[tuple[str, type[BaseModel]]] = []
+def fields_of(model: type[BaseModel], prefix: str = "", holder: BaseModel | None = None) -> Iterator[Field]:
+    """All fields of `model`, those of nested sections after its own. `holder`: the instance that holds the defaults."""
+    nested: list[tuple[str, type[BaseModel], BaseModel | None]] = []
     for name, info in model.model_fields.items():
         section = section_type(info.annotation)
         if section is None:
-            yield Field(prefix + name, info, model)
+            yield Field(prefix + name, info, model, holder)
         else:
-            nested.append((f"{prefix}{name}.", section))
-    for inner, section in nested:
-        yield from fields_of(section, inner)
+            default = getattr(holder, name) if holder is not None else _default(info)
+            nested.append((f"{prefix}{name}.", section, default if isinstance(default, BaseModel) else None))
+    for inner, section, default in nested:
+        yield from fields_of(section, inner, default)
+
+
+def _default(info: FieldInfo) -> Any:
+    return info.get_default(call_default_factory=True, validated_data={})
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:
