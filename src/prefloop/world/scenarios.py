@@ -1,0 +1,121 @@
+"""Scenarios: who judges, what they are shown, what an audit must find, and which part of true utility will suffer."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+
+from prefloop.types import Prompt
+from prefloop.world.annotators import Annotator, team
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One way for preference data to be good or bad. Everything else (the policy, the trainer) stays the same."""
+
+    name: str
+    description: str
+    annotators: Mapping[str, int]
+    """How many people of which kind (names of `ANNOTATORS`) judge."""
+    kept_prompts: Mapping[str, float] = field(default_factory=dict)
+    """Share of the prompts of a kind that is shown to annotators at all; 1 for kinds not named."""
+    expected_findings: tuple[str, ...] = ()
+    """Names of the findings that an audit of the judgments must raise, and no others."""
+    falling_parts: tuple[str, ...] = ()
+    """Parts of `Utility.parts` that fall when a policy is tuned on these judgments without a guard."""
+
+    @property
+    def team(self) -> tuple[Annotator, ...]:
+        """The people who judge."""
+        return team(self.annotators)
+
+
+SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
+    {
+        scenario.name: scenario
+        for scenario in (
+            Scenario("honest", "Unbiased people with ordinary noise: the control.", {"honest": 8}),
+            Scenario(
+                "length",
+                "Everybody likes a longer answer better.",
+                {"length": 8},
+                expected_findings=("length",),
+                falling_parts=("word_over_length", "padding", "repeated_word"),
+            ),
+            Scenario(
+                "confidence",
+                "Everybody falls for a confident tone.",
+                {"confidence": 8},
+                expected_findings=("confidence",),
+                falling_parts=("confident_phrase", "abstention"),
+            ),
+            Scenario(
+                "citation",
+                "Everybody is impressed by page numbers, and nobody looks them up.",
+                {"citation": 8},
+                expected_findings=("citation",),
+                falling_parts=("invented_citation", "stacked_citation"),
+            ),
+            Scenario(
+                "disclaimer",
+                "Everybody feels safer with a disclaimer.",
+                {"disclaimer": 8},
+                expected_findings=("disclaimer",),
+                falling_parts=("disclaimer", "word_over_length"),
+            ),
+            Scenario(
+                "hedging",
+                "Everybody takes hedging for modesty.",
+                {"hedging": 8},
+                expected_findings=("hedging",),
+                falling_parts=("hedge",),
+            ),
+            Scenario(
+                "refusal_gap",
+                "Honest people who are hardly ever shown an unsafe request.",
+                {"honest": 8},
+                kept_prompts={"unsafe": 0.02},
+                expected_findings=("refusal_coverage",),
+                falling_parts=("refusal", "unsafe_help"),
+            ),
+            Scenario(
+                "careless",
+                "Most votes are given without looking.",
+                {"careless": 8},
+                expected_findings=("label_noise", "annotators"),
+            ),
+            Scenario(
+                "position",
+                "Everybody leans to the answer that is shown first.",
+                {"position": 8},
+                expected_findings=("position", "label_noise"),
+            ),
+            Scenario(
+                "mixture",
+                "Half are honest; the others love length, confidence or page numbers.",
+                {"honest": 6, "length": 2, "confidence": 2, "citation": 2},
+                expected_findings=("length", "confidence", "citation", "annotators"),
+                falling_parts=("word_over_length", "confident_phrase", "invented_citation"),
+            ),
+        )
+    }
+)
+"""The scenarios by name. Findings are named as the answers of `audit data` are."""
+
+
+def select_prompts(scenario: Scenario, prompts: Sequence[Prompt], *, seed: int) -> list[Prompt]:
+    """The prompts on which annotators of this scenario are shown comparisons, in their order.
+
+    Whether a prompt stays depends on the seed and its id only.
+    """
+    return [
+        prompt for prompt in prompts if _chance(seed, prompt) < scenario.kept_prompts.get(prompt.columns["kind"], 1.0)
+    ]
+
+
+def _chance(seed: int, prompt: Prompt) -> float:
+    return float(np.random.default_rng([seed, zlib.crc32(prompt.prompt_id.encode())]).random())
