@@ -68,6 +68,7 @@ class Prompt:
     split: str = ""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of the row, handed to custom reward functions."""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,20 @@ class PreferencePair:
     strength: float | None = None
     num_judgments: int = 1
     weight: float = 1.0
+    annotator_id: str = ""
+
+
+@dataclass(frozen=True)
+class LabelledResponse:
+    """One response to `prompt` with a verdict of its own, without a partner: `label` is True where it was wanted."""
+
+    response_id: str
+    prompt: Prompt
+    response: str
+    label: bool
+    source: str = ""
+    weight: float = 1.0
+    annotator_id: str = ""
 
 
 @dataclass(frozen=True)
