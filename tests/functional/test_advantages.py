@@ -157,11 +157,18 @@ def test_explained_variance_is_zero_where_there_is_nothing_to_explain(constant: 
     mask = torch.ones(2, 7, dtype=torch.bool)
     assert explained_variance(values, returns, mask).item() == 0
     assert explained_variance(values, values, torch.zeros_like(mask)).item() == 0
+    mask[1, 3:] = False
+    assert explained_variance(values, torch.where(mask, returns, math.nan), mask).item() == 0
 
 
 def test_explained_variance_takes_returns_below_zero() -> None:
     mask = torch.tensor([[True, True, False]])
     assert explained_variance(rows([-1.0, -3.0, 0]), rows([-1.0, -3.0, 9.0]), mask).item() == pytest.approx(1)
+
+
+def test_rewards_stay_on_the_device_of_their_inputs() -> None:
+    scores, k1, mask = torch.ones(3, device="meta"), torch.ones(3, 5, device="meta"), MASK.to("meta")
+    assert shape_rewards(scores, k1, mask, kl_coef=0.1).device.type == "meta"
 
 
 def test_gradients_agree_with_finite_differences() -> None:

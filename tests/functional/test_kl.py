@@ -58,6 +58,11 @@ def test_full_kl_with_tokens_that_cannot_occur() -> None:
     assert full_kl(torch.zeros(1, 3, dtype=torch.float64), logits).item() == math.inf
 
 
+def test_full_kl_takes_rows_of_positions_too() -> None:
+    a, b = torch.randn(2, 2, 5, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(full_kl(a, b).flatten(), full_kl(a.flatten(0, 1), b.flatten(0, 1)))
+
+
 def test_full_kl_is_taken_in_fp32() -> None:
     logits = torch.tensor([[0.0, 1.0]], dtype=torch.bfloat16)
     assert full_kl(logits, logits.flip(-1)).dtype == torch.float32

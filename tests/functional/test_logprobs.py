@@ -32,6 +32,19 @@ def test_softmax_is_taken_in_fp32_whatever_comes_in() -> None:
     assert log_softmax(LOGITS).dtype == torch.float64
 
 
+def test_temperature_is_one_unless_told() -> None:
+    torch.testing.assert_close(log_softmax(LOGITS).exp()[0], torch.tensor([1, 2, 5], dtype=torch.float64) / 8)
+
+
+def test_rows_of_positions_are_as_good_as_packed_ones() -> None:
+    logits = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(10).view(2, 5) % 3
+    torch.testing.assert_close(
+        token_logprobs(logits, ids).flatten(), token_logprobs(logits.flatten(0, 1), ids.flatten())
+    )
+    torch.testing.assert_close(entropy(logits).flatten(), entropy(logits.flatten(0, 1)))
+
+
 def test_large_logits_do_not_overflow() -> None:
     logits = torch.tensor([[1e4, 0.0], [1e4, 0.0]])
     assert token_logprobs(logits, torch.tensor([0, 1])).tolist() == [0, -1e4]
@@ -82,5 +95,5 @@ def test_scatter_undoes_packing(rows: list[list[bool]]) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_scatter_refuses_another_number_of_values_than_positions(count: int) -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"^one value per True position of the mask"):
         scatter_response(torch.ones(count), torch.tensor([[True, True, True, False]]))

@@ -43,8 +43,26 @@ def test_denominators_by_hand() -> None:
 
 
 def test_constant_reduction_needs_a_length() -> None:
-    with pytest.raises(AssertionError, match=r"rows \* max_length"):
+    with pytest.raises(AssertionError, match=r"^the constant reduction divides by rows \* max_length"):
         loss_denominator(MASK, reduction="constant")
+
+
+def test_an_unknown_reduction_is_refused() -> None:
+    with pytest.raises(AssertionError):
+        loss_denominator(MASK, reduction="mean", max_length=4)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError):
+        reduce_loss(torch.ones(3, 4), MASK, reduction="mean", denominator=4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_denominators_stay_on_the_device_of_the_mask(reduction: Reduction) -> None:
+    assert loss_denominator(MASK.to("meta"), reduction=reduction, max_length=4).device.type == "meta"
+
+
+def test_pair_losses_stay_on_the_device_of_their_inputs() -> None:
+    scores = torch.ones(2, device="meta")
+    output = bradley_terry_loss(scores, scores, denominator=2)
+    assert {value.device.type for value in (output.loss, *output.metrics.values())} == {"meta"}
 
 
 def test_reduce_loss_by_hand() -> None:
@@ -164,6 +182,7 @@ def test_value_loss_by_hand() -> None:
     assert output.loss.item() == pytest.approx((2.25 + 1.44 + 4 + 2.25) / 2 / 4)
     (gradient,) = torch.autograd.grad(output.loss, values)
     assert gradient[0].tolist() == pytest.approx([0, 1.2 / 4, 2.0 / 4, 0, 0])
+    assert output.metrics["value/clip_fraction"].dtype == torch.float64
     assert numbers(dict(output.metrics)) == pytest.approx(
         {"value/loss": output.loss.item(), "value/clip_fraction": 0.5}
     )

@@ -1,7 +1,8 @@
 """From logits to log-probabilities of tokens, and back from packed positions to rows.
 
 `N` counts the positions that matter (response tokens), packed in row-major order, so that neither prompts nor padding
-pay for the vocabulary. The softmax is taken in fp32 whatever the model computes in (float64 stays float64).
+pay for the vocabulary; any leading dimensions in its place are as good. The softmax is taken in fp32 whatever the
+model computes in (float64 stays float64).
 """
 
 from __future__ import annotations

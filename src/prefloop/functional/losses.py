@@ -10,7 +10,7 @@ maximum. Coefficients (of the value loss, of an entropy bonus) belong to the cal
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ def loss_denominator(response_mask: Tensor, *, reduction: Reduction, max_length:
         return response_mask.sum()
     if reduction == "sequence":
         return response_mask.any(dim=1).sum()
-    assert max_length is not None, "the constant reduction divides by rows * max_length"
+    assert reduction == "constant" and max_length is not None, "the constant reduction divides by rows * max_length"
     return torch.tensor(response_mask.shape[0] * max_length, device=response_mask.device)
 
 
@@ -46,6 +46,7 @@ def reduce_loss(
     `denominator` comes from `loss_denominator` with the same reduction. 0 (a step in which no token counts) is taken
     as 1, so that loss and gradient are 0.
     """
+    assert reduction in get_args(Reduction)
     if reduction == "sequence":
         total = masked_mean(per_token, response_mask, dim=1).sum()
     else:
