@@ -1,0 +1,80 @@
+"""The forward passes of training: response logprobs, scores, values. Only `models/` and `rollout/` run a model.
+
+Rows are right-padded, so causal attention alone keeps padding out of every real position, and positions count from 0.
+The language-model head runs on response positions only.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from prefloop.functional.kl import full_kl
+from prefloop.functional.logprobs import entropy, scatter_response, token_logprobs
+from prefloop.models.batching import TokenBatch
+from prefloop.models.load import score_head
+
+PLAIN_HEAD = frozenset({"llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "olmo2", "phi3", "smollm3"})
+"""Families whose logits are the output embedding applied to the last hidden state, nothing else."""
+
+
+def _hidden(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+    hidden: Tensor = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+    return hidden
+
+
+def _predicts(response_mask: Tensor) -> Tensor:
+    """[B, T-1] bool: position t predicts token t+1, so it counts where token t+1 is a response token."""
+    assert not bool(response_mask[:, 0].any()), "the first token has nothing before it to be predicted from"
+    return response_mask[:, 1:]
+
+
+def response_logits(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """[N, V] logits of the N response tokens, in row-major order of the mask."""
+    predicts = _predicts(batch.response_mask)
+    if model.config.model_type in PLAIN_HEAD:
+        head = model.get_output_embeddings()
+        logits: Tensor = head(_hidden(model, batch.input_ids)[:, :-1][predicts])
+        return logits
+    full: Tensor = model(input_ids=batch.input_ids, use_cache=False).logits
+    return full[:, :-1][predicts]
+
+
+def response_logprobs(model: PreTrainedModel, batch: TokenBatch, *, temperature: float = 1.0) -> Tensor:
+    """[B, T] log p of each response token given what stands before it, 0 elsewhere. Differentiable."""
+    logprobs = token_logprobs(
+        response_logits(model, batch), batch.input_ids[batch.response_mask], temperature=temperature
+    )
+    return scatter_response(logprobs, batch.response_mask)
+
+
+@torch.no_grad()
+def compare_to_reference(
+    model: PreTrainedModel, reference: PreTrainedModel, batch: TokenBatch, *, temperature: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Policy logprobs, reference logprobs, exact KL and entropy of each response position, all [B, T]."""
+    logits, ref_logits = response_logits(model, batch), response_logits(reference, batch)
+    ids = batch.input_ids[batch.response_mask]
+    columns = (
+        token_logprobs(logits, ids, temperature=temperature),
+        token_logprobs(ref_logits, ids, temperature=temperature),
+        full_kl(logits, ref_logits, temperature=temperature),
+        entropy(logits, temperature=temperature),
+    )
+    logprobs, ref_logprobs, kl, entropies = (scatter_response(column, batch.response_mask) for column in columns)
+    return logprobs, ref_logprobs, kl, entropies
+
+
+def sequence_scores(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """[B] raw score: the scalar head at the last token of each row. Differentiable."""
+    hidden = _hidden(model, batch.input_ids)
+    last = hidden[torch.arange(len(hidden), device=hidden.device), batch.lengths - 1]
+    return score_head(model)(last).squeeze(-1).float()
+
+
+def token_values(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """[B, T] value before each response token, 0 elsewhere, in units of normalised scores. Differentiable."""
+    hidden = _hidden(model, batch.input_ids)[:, :-1][_predicts(batch.response_mask)]
+    raw = score_head(model)(hidden).squeeze(-1).float()
+    return scatter_response((raw - model.config.reward_mean) / model.config.reward_std, batch.response_mask)

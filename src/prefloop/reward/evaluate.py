@@ -1,0 +1,103 @@
+"""The commands `reward eval` and `reward score`."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prefloop.data.read import read_pairs
+from prefloop.data.rows import stream_rows
+from prefloop.models.load import default_device
+from prefloop.reward.config import RewardEvalConfig, RewardScoreConfig
+from prefloop.reward.scoring import Response, Scorer, load_scorer
+from prefloop.rundir import atomic_file
+from prefloop.statistics.calibration import expected_calibration_error, fit_temperature, log_loss, pairwise_confidence
+from prefloop.statistics.intervals import cluster_bootstrap
+from prefloop.statistics.pairwise import accuracy_with_ties, mcnemar, smallest_detectable_difference
+from prefloop.types import InputError, Message, PreferencePair, Prompt
+
+
+def margins_of(scorer: Scorer, pairs: list[PreferencePair], prompts: list[Prompt]) -> list[float]:
+    """Score of the chosen minus score of the rejected response, as answers to `prompts`."""
+    chosen = scorer.score(prompts, [Response(pair.chosen) for pair in pairs])
+    rejected = scorer.score(prompts, [Response(pair.rejected) for pair in pairs])
+    return [better - worse for better, worse in zip(chosen, rejected, strict=True)]
+
+
+def shuffled_prompts(pairs: list[PreferencePair], seed: int) -> list[Prompt]:
+    """For each pair the prompt of another one, by a cyclic shift of a random order of the distinct prompts."""
+    distinct = {pair.prompt.prompt_id: pair.prompt for pair in pairs}
+    order = [str(name) for name in np.random.default_rng(seed).permutation(sorted(distinct))]
+    following = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [distinct[following[pair.prompt.prompt_id]] for pair in pairs]
+
+
+def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
+    """Accuracy with a bootstrap interval over prompts, log-loss and calibration, beside the baselines."""
+    pairs = read_pairs([config.data], skip_bad=config.skip_bad).records
+    scorer = load_scorer(config.model, device=default_device())
+    own = margins_of(scorer, pairs, [pair.prompt for pair in pairs])
+    return summarise(
+        pairs,
+        own,
+        margins_of(scorer, pairs, shuffled_prompts(pairs, config.seed)),
+        num_resamples=config.num_resamples,
+        seed=config.seed,
+    )
+
+
+def summarise(
+    pairs: list[PreferencePair], margins: list[float], shuffled: list[float], *, num_resamples: int, seed: int
+) -> dict[str, Any]:
+    """The answer of `reward eval` from the margins with the right and with shuffled prompts."""
+    longer = [float(len(pair.chosen) - len(pair.rejected)) for pair in pairs]
+    correct = [accuracy_with_ties([margin]) for margin in margins]
+    clusters = [pair.prompt.prompt_id for pair in pairs]
+    interval = cluster_bootstrap(correct, clusters, num_resamples=num_resamples, seed=seed)
+    confidence, right = pairwise_confidence(margins)
+    model_right, ruler_right = np.asarray(margins) > 0, np.asarray(longer) > 0
+    discordant = float((model_right != ruler_right).mean())
+    against_longer = mcnemar(model_right, ruler_right)
+    detectable = smallest_detectable_difference(len(pairs), discordant_rate=discordant) if discordant else math.inf
+    return {
+        "accuracy": accuracy_with_ties(margins),
+        "accuracy_interval": list(interval),
+        "log_loss": log_loss(margins),
+        "ece": expected_calibration_error(confidence, right, lowest=0.5),
+        "temperature": fit_temperature(margins),
+        "num_pairs": len(pairs),
+        "num_prompts": len(set(clusters)),
+        "baselines": {"longer": accuracy_with_ties(longer), "shuffled_prompt": accuracy_with_ties(shuffled)},
+        "against_longer": {
+            "difference": against_longer.difference,
+            "p_value": against_longer.p_value,
+            "smallest_detectable": detectable if math.isfinite(detectable) else None,
+        },
+    }
+
+
+def score(config: RewardScoreConfig) -> dict[str, Any]:
+    """Write the rows of a file with their (normalised) score added, atomically."""
+    rows = list(stream_rows(config.data))
+    prompts, responses = [], []
+    for row in rows:
+        texts = {}
+        for name, names in {"prompt": ("prompt",), "response": ("response", "completion")}.items():
+            value = next((row.values[key] for key in names if key in row.values), None)
+            if not isinstance(value, str):
+                raise InputError(f"needs a text `{' or '.join(names)}`", path=row.path, line=row.line, field=names[0])
+            texts[name] = value
+        prompts.append(Prompt("", (Message("user", texts["prompt"]),), columns=row.values))
+        responses.append(Response(texts["response"], row.values.get("finish_reason", "stop") == "stop"))
+    scores = load_scorer(config.model, device=default_device()).score(prompts, responses)
+    target = Path(config.out)
+    if not target.parent.is_dir():
+        raise InputError("no such directory", path=target.parent, field="out")
+    with atomic_file(target) as file:
+        for row, value in zip(rows, scores, strict=True):
+            file.write(json.dumps({**row.values, "score": value}, ensure_ascii=False) + "\n")
+    return {"out": str(target), "num_responses": len(scores), "mean_score": float(np.mean(scores))}

@@ -1,0 +1,234 @@
+"""Run directories: one configuration, its inputs by hash, metrics, and a result that is written last.
+
+    config.yaml    the whole merged config
+    inputs.json    every input with its sha256, code and package versions, seed
+    metrics.jsonl  one object per step
+    result.json    written last: its existence means that the run is done
+
+A directory belongs to one config. Opening it again with the same config resumes; with another, it is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import yaml
+
+from prefloop import __version__
+from prefloop.config import Section, config_hash, differing_keys, dump_yaml
+from prefloop.console import say
+from prefloop.types import InputError, RunResult
+
+VERSIONED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
+
+
+def fsync_directory(path: Path) -> None:
+    """Make a rename inside `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[IO[str]]:
+    """Open a text file that appears under its name, whole and on disk, only when the block ends without an error."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        fsync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, atomically."""
+    with atomic_file(path) as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file, or of a directory's files (names and contents, in name order)."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    for file in files:
+        if file != path:
+            digest.update(str(file.relative_to(path)).encode() + b"\0")
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def resolve_model(path: str, field: str, *, output: str = "model") -> Path:
+    """The directory that an input names: itself, or the output of a finished run.
+
+    Raises InputError if there is none, or if the run is not finished.
+    """
+    directory = Path(path)
+    if not directory.exists():
+        raise InputError("no such directory", path=path, field=field, remedy="give a model directory or a finished run")
+    if not directory.is_dir():
+        raise InputError("is a file", path=path, field=field, remedy="give a model directory or a finished run")
+    if (directory / "result.json").exists():
+        outputs = json.loads((directory / "result.json").read_text(encoding="utf-8"))["outputs"]
+        if output not in outputs:
+            made = ", ".join(outputs) or "nothing"
+            raise InputError(f"this run made no {output} (it made: {made})", path=path, field=field)
+        return directory / str(outputs[output])
+    if (directory / "inputs.json").exists():
+        raise InputError(
+            "this run is not finished", path=path, field=field, remedy="run its command again: it resumes by itself"
+        )
+    return directory
+
+
+class RunDir:
+    """One run on disk, held by a lock while open. Use as a context manager."""
+
+    def __init__(self, command: str, config: Section, inputs: Mapping[str, Path]) -> None:
+        """Claim the directory `config.out` (default `runs/<command>-<hash>`) for `config`.
+
+        Raises InputError if it belongs to another config, holds other files, or is in use.
+        """
+        self.command, self.config = command, config
+        out: str | None = getattr(config, "out", None)
+        self.path = Path(out or f"runs/{command.replace(' ', '-')}-{config_hash(config)[:8]}")
+        self._claim()
+        self._lock = (self.path / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                "another process is running here", path=self.path, remedy="wait for it, or give another --out"
+            ) from None
+        self._record(inputs)
+        say(f"run directory: {self.path}")
+
+    def _claim(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError("is a file", path=self.path, field="out", remedy="give a directory")
+        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "lock").exists():
+            raise InputError(
+                "holds files that are no run of prefloop", path=self.path, field="out", remedy="give another --out"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def _record(self, inputs: Mapping[str, Path]) -> None:
+        config_path, inputs_path = self.path / "config.yaml", self.path / "inputs.json"
+        hashes = {
+            name: {"path": str(path), "sha256": sha256_of(path), "audit": "none"} for name, path in inputs.items()
+        }
+        if inputs_path.exists():
+            self._compare(config_path, inputs_path, hashes)
+            return
+        with atomic_file(config_path) as file:
+            file.write(dump_yaml(self.config))
+        installed = {dist.name: dist.version for dist in metadata.distributions() if dist.name in VERSIONED_PACKAGES}
+        record = {
+            "command": self.command,
+            "inputs": hashes,
+            "prefloop": __version__,
+            "python": platform.python_version(),
+            "packages": installed,
+            "seed": getattr(self.config, "seed", None),
+        }
+        write_json(inputs_path, record)
+
+    def _compare(self, config_path: Path, inputs_path: Path, hashes: Mapping[str, Mapping[str, str]]) -> None:
+        before = json.loads(inputs_path.read_text(encoding="utf-8"))
+        if before["command"] != self.command:
+            raise InputError(
+                f"this directory belongs to `{before['command']}`",
+                path=self.path,
+                field="out",
+                remedy="give another --out",
+            )
+        old = yaml.safe_load(config_path.read_text(encoding="utf-8"))
+        new = yaml.safe_load(dump_yaml(self.config))
+        differing = [key for key in differing_keys(old, new) if key != "out"]
+        differing += [
+            f"{name} (its content changed)"
+            for name, entry in hashes.items()
+            if before["inputs"].get(name, entry)["sha256"] != entry["sha256"]
+        ]
+        if differing:
+            raise InputError(
+                f"this directory belongs to another config; these differ: {', '.join(differing)}",
+                path=self.path,
+                field="out",
+                remedy="give another --out, or the config it was started with",
+            )
+
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._lock.close()
+        say(f"run directory: {self.path}")
+
+    @property
+    def finished(self) -> RunResult | None:
+        """The result, if the run is already done."""
+        path = self.path / "result.json"
+        if not path.exists():
+            return None
+        known = {field.name for field in dataclasses.fields(RunResult)}
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        say(f"already finished: {path}")
+        return RunResult(**{key: value for key, value in stored.items() if key in known})
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line to `metrics.jsonl`."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the metrics and rollouts of steps after `step`: a resumed run does those steps again."""
+        for path in (self.path / "metrics.jsonl", self.path / "rollouts" / "rollouts.jsonl"):
+            if path.exists():
+                _keep_until(path, step)
+
+    def finish(
+        self,
+        *,
+        stopped: str,
+        metrics: Mapping[str, Any],
+        outputs: Mapping[str, str],
+        answer: Mapping[str, Any] | None = None,
+    ) -> RunResult:
+        """Write `result.json`, last and atomically."""
+        result = RunResult(str(self.path), self.command, stopped, dict(metrics), dict(outputs))
+        stored = dataclasses.asdict(result)
+        write_json(self.path / "result.json", stored if answer is None else {**stored, "answer": dict(answer)})
+        return result
+
+
+def _keep_until(path: Path, step: int) -> None:
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.endswith("}"):
+            break
+        if json.loads(line)["step"] <= step:
+            kept.append(line + "\n")
+    with atomic_file(path) as file:
+        file.writelines(kept)

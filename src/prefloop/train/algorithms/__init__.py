@@ -1,0 +1,88 @@
+"""Policy-optimisation algorithms: advantages + loss, nothing else. Adding one = one file and one line in ALGORITHMS.
+
+An algorithm is a config section with methods, so that its settings, defaults and maths stand in one small file. Its
+module must import without torch (help and validation do); it imports `functional` inside its methods.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from prefloop.config import Section
+from prefloop.types import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from prefloop.functional.batch import Advantages, LossOutput, RolloutBatch
+    from prefloop.functional.losses import Reduction
+
+ALGORITHMS = {
+    "ppo": "prefloop.train.algorithms.ppo:PPO",
+    "rloo": "prefloop.train.algorithms.rloo:RLOO",
+}
+
+
+class Algorithm(Section):
+    """What the on-policy loop asks of an algorithm."""
+
+    needs_values: ClassVar[bool] = False
+    """Whether a value model is trained beside the policy."""
+    reduction: ClassVar[Reduction] = "token"
+    """How per-token losses become one number."""
+
+    group_size: int = 1
+    """Responses sampled for each prompt."""
+    num_epochs: int = 1
+    """Passes over one round of rollouts."""
+    num_minibatches: int = 1
+    """Optimiser steps of one pass."""
+
+    def advantages(self, batch: RolloutBatch) -> Advantages:
+        """Per-token advantages of a whole round (and returns, if there is a value model)."""
+        raise NotImplementedError
+
+    def policy_loss(
+        self, logprobs: Tensor, batch: RolloutBatch, advantages: Tensor, *, denominator: Tensor
+    ) -> LossOutput:
+        """Loss of a micro-batch; `denominator` is the whole optimiser step's, so that micro-batches add up."""
+        raise NotImplementedError
+
+    def value_loss(self, values: Tensor, batch: RolloutBatch, returns: Tensor, *, denominator: Tensor) -> LossOutput:
+        """Loss of the value model; only asked for if `needs_values`."""
+        raise NotImplementedError
+
+
+def algorithm_settings(name: str) -> type[Algorithm]:
+    """The class of a built-in algorithm, or of `file.py:Class`. Raises InputError for an unknown name."""
+    target = ALGORITHMS.get(name)
+    if target is not None:
+        module, _, attribute = target.partition(":")
+        found = vars(importlib.import_module(module))[attribute]
+    elif ".py:" in name:
+        path, _, attribute = name.rpartition(":")
+        found = vars(_import_file(Path(path))).get(attribute)
+    else:
+        raise InputError(
+            f"unknown algorithm {name!r}", field="algorithm", remedy=f"known: {', '.join(ALGORITHMS)}, or file.py:Class"
+        )
+    if not (isinstance(found, type) and issubclass(found, Algorithm)):
+        raise InputError(
+            f"{name} is no Algorithm class", field="algorithm", remedy="subclass prefloop.train.algorithms.Algorithm"
+        )
+    return found
+
+
+def _import_file(path: Path) -> object:
+    if not path.exists():
+        raise InputError("no such file", path=path, field="algorithm")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module

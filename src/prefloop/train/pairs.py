@@ -1,0 +1,74 @@
+"""Preference pairs as token rows: what reward training and DPO share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from prefloop.data.read import read_pairs
+from prefloop.models.batching import TokenBatch, collate, micro_batches
+from prefloop.models.chat import Chat, Encoded
+from prefloop.models.forward import sequence_scores
+from prefloop.train.config import OfflineConfig
+from prefloop.train.offline import check_disjoint, hold_out, within_length
+from prefloop.types import PreferencePair
+
+EncodedPair = tuple[Encoded, Encoded]
+"""Chosen and rejected, each prompt + response."""
+
+
+def load_pairs(config: OfflineConfig) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """Training and held-out pairs: from --eval-data, or a share of the prompts of --data."""
+    pairs = read_pairs(config.data, skip_bad=config.skip_bad).records
+    if not config.eval_data:
+        return hold_out(pairs, lambda pair: pair.prompt.prompt_id, eval_fraction=config.eval_fraction, seed=config.seed)
+    held_out = read_pairs(config.eval_data, skip_bad=config.skip_bad).records
+    check_disjoint(pairs, held_out)
+    return pairs, held_out
+
+
+def encode_pairs(
+    config: OfflineConfig, chat: Chat, pairs: Sequence[PreferencePair]
+) -> tuple[list[PreferencePair], list[EncodedPair]]:
+    """Token rows of the pairs whose longer side fits `max_length`."""
+    return within_length(
+        pairs,
+        lambda pair: (
+            chat.encode_response(pair.prompt.messages, pair.chosen),
+            chat.encode_response(pair.prompt.messages, pair.rejected),
+        ),
+        lambda row: max(len(side.ids) for side in row),
+        lambda pair: pair.pair_id,
+        max_length=config.max_length,
+        skip_bad=config.skip_bad,
+        what="pairs",
+    )
+
+
+def paired_batches(
+    rows: Sequence[EncodedPair], index: Sequence[int], chat: Chat, model: PreTrainedModel, token_budget: int
+) -> Iterator[tuple[TokenBatch, TokenBatch, list[int]]]:
+    """Micro-batches of the pairs `index`: chosen rows, rejected rows, and which pairs they are."""
+    lengths = [len(side.ids) for row in index for side in rows[row]]
+    for members in micro_batches(lengths, token_budget=token_budget, multiple=2):
+        chosen = [index[member // 2] for member in members[::2]]
+        yield (
+            collate([rows[row][0] for row in chosen], pad_id=chat.pad_id, device=model.device),
+            collate([rows[row][1] for row in chosen], pad_id=chat.pad_id, device=model.device),
+            chosen,
+        )
+
+
+@torch.no_grad()
+def pair_scores(
+    model: PreTrainedModel, chat: Chat, rows: Sequence[EncodedPair], *, token_budget: int
+) -> tuple[list[float], list[float]]:
+    """Raw scores of the chosen and of the rejected responses, in order."""
+    chosen_scores, rejected_scores = [0.0] * len(rows), [0.0] * len(rows)
+    for chosen, rejected, members in paired_batches(rows, range(len(rows)), chat, model, token_budget):
+        for scores, batch in ((chosen_scores, chosen), (rejected_scores, rejected)):
+            for row, score in zip(members, sequence_scores(model, batch).tolist(), strict=True):
+                scores[row] = score
+    return chosen_scores, rejected_scores

@@ -1,0 +1,100 @@
+"""A reward model from preference pairs: Bradley-Terry on a scalar head at the last token (Stiennon et al. 2020, eq. 1).
+
+Pairs of one prompt may fall into different steps. After training, mean and standard deviation of the scores of the
+training pairs' responses are kept in the model's config, for those who want normalised scores.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean, stdev
+
+import torch
+from torch import Tensor
+
+from prefloop.functional.losses import bradley_terry_loss
+from prefloop.models.forward import sequence_scores
+from prefloop.models.load import new_reward_model, save_model
+from prefloop.rundir import RunDir, resolve_model
+from prefloop.statistics.calibration import log_loss
+from prefloop.statistics.pairwise import accuracy_with_ties
+from prefloop.train.checkpoint import restore
+from prefloop.train.config import RewardConfig
+from prefloop.train.loop import (
+    TrainState,
+    add_metrics,
+    fit,
+    last_metrics,
+    make_optimizer,
+    optimizer_step,
+    result_checkpoint,
+    rows_of_step,
+)
+from prefloop.train.pairs import encode_pairs, load_pairs, pair_scores, paired_batches
+from prefloop.types import RunResult
+
+NORMALISED_ON = 512
+"""Pairs whose scores give reward_mean and reward_std."""
+
+
+def train(config: RewardConfig) -> RunResult:
+    """Run (or resume) reward-model training. Raises InputError for what is wrong with the input."""
+    start = resolve_model(config.model, "model")
+    files = {f"data:{path}": Path(path.partition("@")[0]) for path in (*config.data, *config.eval_data)}
+    with RunDir("train reward", config, {"model": start, **files}) as run:
+        if run.finished:
+            return run.finished
+        pairs, held_out = load_pairs(config)
+        model, chat = new_reward_model(start, seed=config.seed)
+        pairs, rows = encode_pairs(config, chat, pairs)
+        eval_rows = encode_pairs(config, chat, held_out)[1] if held_out else []
+        weights = torch.tensor([pair.weight for pair in pairs], device=model.device)
+        state = TrainState({"reward": model}, chat, {"reward": make_optimizer(model, config.optimizer)})
+        num_steps = math.ceil(len(rows) / config.batch_size) * config.num_epochs
+
+        def step(state: TrainState) -> Mapping[str, float]:
+            index = rows_of_step(state.step, num_rows=len(rows), batch_size=config.batch_size, seed=config.seed)
+            total: dict[str, Tensor] = {}
+            denominator = weights[index].sum()
+            for chosen, rejected, members in paired_batches(rows, index, chat, model, config.token_budget):
+                output = bradley_terry_loss(
+                    sequence_scores(model, chosen),
+                    sequence_scores(model, rejected),
+                    weights=weights[members],
+                    centering_coef=config.centering_coef,
+                    denominator=denominator,
+                )
+                output.loss.backward()
+                add_metrics(total, {"loss": output.loss.detach(), **output.metrics})
+            norm, rate = optimizer_step(
+                state.optimizers["reward"], config.optimizer, step=state.step, num_steps=num_steps
+            )
+            return {**{name: float(value) for name, value in total.items()}, "grad_norm": norm, "lr": rate}
+
+        def evaluate(_: TrainState) -> Mapping[str, float]:
+            chosen, rejected = pair_scores(model, chat, eval_rows, token_budget=config.token_budget)
+            margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
+            loss = log_loss(margins)
+            return {"loss": loss, "negative_loss": -loss, "accuracy": accuracy_with_ties(margins)}
+
+        stopped = fit(
+            run,
+            config,
+            state,
+            step,
+            num_steps=num_steps,
+            evaluate=evaluate if eval_rows else None,
+            eval_every=config.eval_every,
+            best_by="negative_loss",
+            patience=config.patience,
+        )
+        restore(state, run.path / result_checkpoint(run, state.best_step if eval_rows else None))
+        chosen, rejected = pair_scores(model, chat, rows[:NORMALISED_ON], token_budget=config.token_budget)
+        scores = chosen + rejected
+        model.config.reward_mean, model.config.reward_std = fmean(scores), max(stdev(scores), 1e-6)
+        shutil.rmtree(run.path / "model", ignore_errors=True)
+        save_model(model, chat, run.path / "model")
+        return run.finish(stopped=stopped, metrics=last_metrics(run), outputs={"model": "model"})

@@ -1,0 +1,130 @@
+"""Supervised fine-tuning: next-token loss on assistant turns, end-of-turn included, context never.
+
+Without a model to start from, a byte-level BPE tokenizer and a small model are made from the demonstrations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from prefloop.data.read import read_demonstrations
+from prefloop.functional.losses import loss_denominator, nll_loss
+from prefloop.models.batching import collate, micro_batches
+from prefloop.models.chat import Chat, Encoded, train_chat
+from prefloop.models.forward import response_logprobs
+from prefloop.models.load import load_policy, new_policy
+from prefloop.rundir import RunDir, resolve_model
+from prefloop.train.config import SFTConfig
+from prefloop.train.loop import (
+    TrainState,
+    add_metrics,
+    fit,
+    last_metrics,
+    make_optimizer,
+    optimizer_step,
+    result_checkpoint,
+    rows_of_step,
+)
+from prefloop.train.offline import hold_out, within_length
+from prefloop.types import Demonstration, RunResult
+
+
+def train(config: SFTConfig) -> RunResult:
+    """Run (or resume) supervised fine-tuning. Raises InputError for what is wrong with the input."""
+    start = resolve_model(config.model, "model") if config.model else None
+    inputs = {f"data:{path}": Path(path.partition("@")[0]) for path in (*config.data, *config.eval_data)}
+    with RunDir("train sft", config, inputs | ({"model": start} if start else {})) as run:
+        if run.finished:
+            return run.finished
+        demonstrations = read_demonstrations(config.data, skip_bad=config.skip_bad).records
+        if config.eval_data:
+            held_out = read_demonstrations(config.eval_data, skip_bad=config.skip_bad).records
+        else:
+            demonstrations, held_out = hold_out(
+                demonstrations, lambda row: row.demonstration_id, eval_fraction=config.eval_fraction, seed=config.seed
+            )
+        model, chat = _start(config, start, demonstrations)
+        rows, eval_rows = _encode(config, chat, demonstrations), _encode(config, chat, held_out)
+        state = TrainState({"policy": model}, chat, {"policy": make_optimizer(model, config.optimizer)})
+        per_epoch = math.ceil(len(rows) / config.batch_size)
+        num_steps = per_epoch * config.num_epochs
+
+        def step(state: TrainState) -> Mapping[str, float]:
+            index = rows_of_step(state.step, num_rows=len(rows), batch_size=config.batch_size, seed=config.seed)
+            loss, num_tokens = _accumulate(model, chat, [rows[row] for row in index], config.token_budget)
+            norm, rate = optimizer_step(
+                state.optimizers["policy"], config.optimizer, step=state.step, num_steps=num_steps
+            )
+            return {"loss": loss, "grad_norm": norm, "lr": rate, "tokens/trained": float(num_tokens)}
+
+        def evaluate(_: TrainState) -> Mapping[str, float]:
+            loss = mean_loss(model, chat, eval_rows, token_budget=config.token_budget)
+            return {"loss": loss, "negative_loss": -loss, "perplexity": math.exp(min(loss, 50.0))}
+
+        stopped = fit(
+            run,
+            config,
+            state,
+            step,
+            num_steps=num_steps,
+            evaluate=evaluate if eval_rows else None,
+            eval_every=config.eval_every,
+            best_by="negative_loss",
+            patience=config.patience,
+        )
+        chosen = result_checkpoint(run, state.best_step if eval_rows else None)
+        return run.finish(stopped=stopped, metrics=last_metrics(run), outputs={"model": str(chosen / "policy")})
+
+
+def _start(
+    config: SFTConfig, directory: Path | None, demonstrations: Sequence[Demonstration]
+) -> tuple[PreTrainedModel, Chat]:
+    if directory is not None:
+        return load_policy(directory)
+    texts = (message.content for row in demonstrations for message in (*row.prompt, *row.completion))
+    chat = train_chat(texts, vocab_size=config.scratch.vocab_size)
+    return new_policy(config.scratch, chat, seed=config.seed), chat
+
+
+def _encode(config: SFTConfig, chat: Chat, demonstrations: Sequence[Demonstration]) -> list[Encoded]:
+    if not demonstrations:
+        return []
+    limit = min(config.max_length, config.scratch.max_position) if config.model is None else config.max_length
+    return within_length(
+        demonstrations,
+        lambda row: chat.encode((*row.prompt, *row.completion), num_context=len(row.prompt)),
+        lambda row: len(row.ids),
+        lambda row: row.demonstration_id,
+        max_length=limit,
+        skip_bad=config.skip_bad,
+        what="demonstrations",
+    )[1]
+
+
+def _accumulate(model: PreTrainedModel, chat: Chat, rows: Sequence[Encoded], token_budget: int) -> tuple[float, int]:
+    """Backward over one step's rows in micro-batches; the loss is the mean over all answer tokens of the step."""
+    whole = collate(rows, pad_id=chat.pad_id, device=model.device)
+    denominator = loss_denominator(whole.response_mask, reduction="token")
+    total: dict[str, torch.Tensor] = {}
+    for index in micro_batches([len(row.ids) for row in rows], token_budget=token_budget):
+        batch = whole.rows(torch.tensor(index, device=model.device))
+        output = nll_loss(response_logprobs(model, batch), batch.response_mask, denominator=denominator)
+        output.loss.backward()
+        add_metrics(total, {"loss": output.loss.detach()})
+    return float(total["loss"]), int(denominator)
+
+
+@torch.no_grad()
+def mean_loss(model: PreTrainedModel, chat: Chat, rows: Sequence[Encoded], *, token_budget: int) -> float:
+    """Mean negative log-likelihood of the answer tokens, in nats per token."""
+    total, count = 0.0, 0
+    for index in micro_batches([len(row.ids) for row in rows], token_budget=token_budget):
+        batch = collate([rows[row] for row in index], pad_id=chat.pad_id, device=model.device)
+        total -= float(response_logprobs(model, batch).sum())
+        count += int(batch.response_mask.sum())
+    return total / count
