@@ -44,7 +44,7 @@ class Annotator:
 
     name: str
     biases: tuple[Bias, ...] = ()
-    temperature: float = 0.35
+    temperature: float = 0.32
     """Utility units per unit of Bradley-Terry margin: higher is noisier."""
     tie_rate: float = 0.1
     """Davidson's tie parameter: at margin 0 a tie has the chance tie_rate / (2 + tie_rate)."""
@@ -119,9 +119,9 @@ ANNOTATORS: Mapping[str, Annotator] = MappingProxyType(
         )
     }
 )
-"""The kinds of people, by name. What one is biased to nets about +1 utility unit an occurrence, its true cost included."""
+"""The kinds of people, by name. A bias nets about +1 utility unit an occurrence, after what its object truly costs."""
 
-PANEL: tuple[Annotator, ...] = tuple(Annotator(f"expert-{i}", temperature=0.3) for i in range(1, 6))
+PANEL: tuple[Annotator, ...] = tuple(Annotator(f"expert-{i}", temperature=0.28) for i in range(1, 6))
 """Unbiased, noisy experts: the independent evidence that a team would buy. Never used to train a scenario's reward."""
 
 

@@ -1,7 +1,7 @@
 """Reads any text as the simulated town would: words, segments, statements, and whether it is language at all.
 
 The town has few sentences (`phrases.py`), so its grammar is the set of neighbouring words that occur in them, with
-names, values and pages as slots. A segment (what stands between punctuation) is readable when at most a quarter of
+names, values and pages as slots. A segment (what stands between punctuation) is readable when at most a third of
 its neighbours, its ends included, are foreign to that set; statements earn credit only in readable segments, while
 harm counts wherever it stands. Text outside this language is not understood: the truth is that of the town.
 """
@@ -20,7 +20,8 @@ from prefloop.world.phrases import example_sentences
 
 NAME, PAGE = "<name>", "<page>"
 SLOTS: dict[str, Attribute] = {"<street>": "street", "<hours>": "hours", "<keeper>": "keeper", "<price>": "price"}
-MAX_FOREIGN_SHARE = 0.25
+READABLE = 3
+"""A segment is readable when at most one in so many of its neighbours is foreign."""
 REPEATED_GRAM = 4
 """Four words in a row that have stood before count as repeated."""
 
@@ -52,7 +53,8 @@ class Segment:
 
     @property
     def readable(self) -> bool:
-        return self.foreign <= MAX_FOREIGN_SHARE * (len(self.shapes) + 1)
+        """Whether it counts as language."""
+        return self.foreign * READABLE <= len(self.shapes) + 1
 
     def count(self, phrase: str) -> int:
         """How often the lower-case words of `phrase` occur here in a row."""
@@ -80,6 +82,7 @@ class Reading:
 
     @property
     def foreign(self) -> int:
+        """Neighbours that occur in no sentence of the town."""
         return sum(segment.foreign for segment in self.segments)
 
     @property

@@ -36,7 +36,7 @@ RATES: Mapping[str, float] = MappingProxyType(
         "needless_abstention": 0.08,
         "needless_refusal": 0.3,  # of a safe request that looks unsafe
         "unsafe_help": 0.25,
-        "confident_nonsense": 0.35,  # on an unknown place
+        "confident_nonsense": 0.3,  # on an unknown place
         "pronoun": 0.3,  # "It opens" for "The Amber Mill opens"
     }
 )
