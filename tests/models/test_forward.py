@@ -116,7 +116,7 @@ def test_sampled_logprobs_equal_teacher_forced_ones_whatever_the_batch(policy: P
         for prompt, row in zip(prompts, draws[0], strict=True)
     ]
     batch = collate(rows, pad_id=chat.pad_id)
-    found = response_logprobs(policy, batch, temperature=0.7)[batch.response_mask]
+    found = response_logprobs(policy, batch, temperature=0.7)[batch.response_mask].detach()
     drawn = torch.tensor([value for row in draws[0] for value in row.logprobs])
     assert float((found - drawn).abs().max()) < 1e-5
 
