@@ -123,7 +123,7 @@ def test_sampled_logprobs_equal_teacher_forced_ones_whatever_the_batch(policy: P
 
 def test_sampling_follows_the_distribution(policy: PreTrainedModel, chat: Chat) -> None:
     prompt = chat.encode_prompt((Message("user", "the"),))
-    expected = policy(input_ids=torch.tensor([prompt])).logits[0, -1].softmax(-1)
+    expected = policy(input_ids=torch.tensor([prompt])).logits[0, -1].detach().softmax(-1)
     draws = sample(policy, [prompt] * 4000, max_new_tokens=1, temperature=1.0, stop_ids=chat.stop_ids, pad_id=0, seed=0)
     counts = torch.bincount(torch.tensor([row.ids[0] for row in draws]), minlength=len(expected))
     chi_square = float(((counts - 4000 * expected) ** 2 / (4000 * expected)).sum())
