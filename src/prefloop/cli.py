@@ -1,0 +1,207 @@
+"""`prefloop WORDS... [FLAGS]`: one visible dict from words to commands; this module only finds, runs and reports.
+
+Nothing but the config's module is imported for `--help` and for checking the settings, and nothing that needs torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import select
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, TextIO
+
+from prefloop.types import EnvironmentStop, InputError, RunResult
+
+DONE, BAD_INPUT, STOPPED, BUG, INTERRUPTED = 0, 2, 3, 70, 130
+READER_GONE = 128 + signal.SIGPIPE
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command. `config` and `run` are `module:name`."""
+
+    config: str
+    """A config class, or with `variant` a function from the variant's name (None: the default) to a config class."""
+    run: str
+    """A function from the config to its answer: a mapping, or a RunResult."""
+    summary: str
+    example: str
+    positionals: tuple[str, ...] = ()
+    """Settings that words without a flag give, in order."""
+    variant: str | None = None
+    """The setting that picks the config class, for example "algorithm"."""
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def entry() -> None:
+    """The `prefloop` program."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(main())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code (0 done, 2 bad input, 3 stopped, 70 bug, 130 interrupted)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except EnvironmentStop as error:
+        print(f"stopped: {error}; run the same command again to go on", file=sys.stderr)
+        return STOPPED
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        if _reader_is_gone(sys.stdout) or _reader_is_gone(sys.stderr):
+            return _leave_quietly()
+        return _report_bug()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" at {error.filename}" if error.filename else ""
+            print(f"stopped: disk full{where}; make room and run the same command again to go on", file=sys.stderr)
+            return STOPPED
+        return _report_bug()
+    except Exception:
+        return _report_bug()
+
+
+def _dispatch(words: list[str]) -> int:
+    name, rest = split_words(words)
+    if name is None:
+        return _without_command(words)
+    command = COMMANDS[name]
+    from prefloop.config import load
+    from prefloop.flags import help_text, parse
+
+    model, note = config_class(name, command, rest)
+    given = parse(rest, model, command.positionals, command=name)
+    if given.help:
+        text = help_text(
+            name, model, summary=command.summary, example=command.example, positionals=command.positionals, note=note
+        )
+        return _answer(text.rstrip("\n"))
+    config = load(model, yaml_path=given.config, overrides=given.overrides, origins=given.origins)
+    # Whatever else is printed, by us or by a library, must not mix with the answer.
+    with contextlib.redirect_stdout(sys.stderr):
+        result: Mapping[str, Any] | RunResult = find(command.run)(config)
+        from prefloop.answer import as_json, as_text
+
+        text = as_json(result) if given.json else as_text(result)
+    return _answer(text)
+
+
+def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The longest command that the first words name, or None, and the words after it."""
+    for length in range(min(len(words), max((len(name.split()) for name in COMMANDS), default=0)), 0, -1):
+        name = " ".join(words[:length])
+        if name in COMMANDS:
+            return name, list(words[length:])
+    return None, list(words)
+
+
+def config_class(name: str, command: Command, words: Sequence[str]) -> tuple[Any, str]:
+    """The config class of a command line, and what its help says of the variant."""
+    if command.variant is None:
+        return find(command.config), ""
+    from prefloop.flags import flag_of, value_of
+
+    variant = value_of(words, command.variant)
+    path = value_of(words, "config")
+    if variant is None and path is not None:
+        from prefloop.yaml_tree import read_yaml
+
+        in_file = read_yaml(path).tree.get(command.variant)
+        # Anything else than text is refused with the rest of the file, by the default variant's config class.
+        variant = in_file if isinstance(in_file, str) else None
+    flag = flag_of(command.variant)
+    model = find(command.config)(variant)
+    chosen = variant or model.model_fields[command.variant].default
+    return (
+        model,
+        f"The settings depend on {flag}; these are for {chosen}. `prefloop {name} {flag} NAME --help` for others.",
+    )
+
+
+def find(reference: str) -> Any:
+    """The object that `module:name` refers to."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _without_command(words: Sequence[str]) -> int:
+    """Answer a command line that names no command: with a list of commands, or with what might have been meant."""
+    if words in ([], ["--help"], ["-h"], ["help"]):
+        return _answer(_listing(COMMANDS))
+    if words == ["--version"]:
+        from prefloop import __version__
+
+        return _answer(__version__)
+    named = " ".join(word for word in words if not word.startswith("-"))
+    group = {name: command for name, command in COMMANDS.items() if name.startswith(f"{named} ")}
+    if group and words in ([named], [named, "--help"], [named, "-h"]):
+        return _answer(_listing(group))
+    from prefloop.config import nearest
+
+    if group:
+        raise InputError(f"`prefloop {named}` is not a whole command", remedy=f"one of {', '.join(group)}")
+    typed = " ".join(words[: max((len(name.split()) for name in COMMANDS), default=1)])
+    close = nearest(typed, COMMANDS.keys()) or nearest(words[0], COMMANDS.keys())
+    meant = f"did you mean `prefloop {close}`? " if close else ""
+    raise InputError(f"unknown command: {typed}", remedy=f"{meant}`prefloop --help` lists all")
+
+
+def _listing(commands: Mapping[str, Command]) -> str:
+    width = max((len(name) for name in commands), default=0)
+    lines = ["usage: prefloop COMMAND [FLAGS], `prefloop COMMAND --help` for one command"]
+    group = ""
+    for name, command in commands.items():
+        if name.split()[0] != group:
+            group = name.split()[0]
+            lines.append("")
+        lines.append(f"  {name:<{width}}  {command.summary}")
+    return "\n".join(lines)
+
+
+def _answer(text: str) -> int:
+    print(text, flush=True)
+    return DONE
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _report_bug() -> int:
+    # Only a bug needs it, and it is slow to import.
+    import traceback
+
+    traceback.print_exc()
+    print("this is a bug; please report it at the project's issue tracker with the lines above", file=sys.stderr)
+    return BUG
+
+
+def _reader_is_gone(stream: TextIO) -> bool:
+    """Whether what reads our output (`| head`) has closed it. A broken pipe elsewhere is another matter."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return bool(poll.poll(0))
+
+
+def _leave_quietly() -> int:
+    """Point the closed streams elsewhere, so that the interpreter's last flush does not complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        if _reader_is_gone(stream):
+            os.dup2(nowhere, stream.fileno())
+    return READER_GONE
