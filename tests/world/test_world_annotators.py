@@ -90,7 +90,7 @@ def decided(judgments: Sequence[Judgment]) -> list[Judgment]:
 @pytest.fixture(scope="module")
 def comparisons(world: World) -> list[Comparison]:
     rng = np.random.default_rng(0)
-    prompts = make_prompts(world, split="train", count=1500, seed=1)
+    prompts = make_prompts(world, split="train", count=800, seed=1)
     return [
         Comparison(f"c{i}", p, write_response(world, p, rng), write_response(world, p, rng))
         for i, p in enumerate(prompts)
@@ -124,7 +124,7 @@ def test_choices_follow_davidsons_model(world: World) -> None:
     assert utility(world, prompt, better).total - utility(world, prompt, worse).total == pytest.approx(0.3)
     annotator = Annotator("x", temperature=0.3, tie_rate=0.5, skip_rate=0.0)
     rng = np.random.default_rng(0)
-    count = 6000
+    count = 3000
     votes = Counter(annotator.judge(world, Comparison("c", prompt, better, worse), rng).choice for _ in range(count))
     weights = {"a": math.exp(0.5), "b": math.exp(-0.5), "tie": 0.5}
     for choice, weight in weights.items():

@@ -47,7 +47,7 @@ WEIGHTS: Mapping[str, float] = MappingProxyType(
         "foreign_pair": -0.1,  # each pair of neighbours that no sentence of the town has
     }
 )
-LENGTHS: Mapping[Kind, int] = MappingProxyType({"fact": 18, "unknown": 16, "unsafe": 14, "lookalike": 18, "open": 30})
+LENGTHS: Mapping[Kind, int] = MappingProxyType({"fact": 18, "unknown": 16, "unsafe": 16, "lookalike": 18, "open": 30})
 """Words that a full and polite answer may need."""
 
 GIBBERISH_CEILING = -1.2
