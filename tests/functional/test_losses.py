@@ -59,12 +59,6 @@ def test_denominators_stay_on_the_device_of_the_mask(reduction: Reduction) -> No
     assert loss_denominator(MASK.to("meta"), reduction=reduction, max_length=4).device.type == "meta"
 
 
-def test_pair_losses_stay_on_the_device_of_their_inputs() -> None:
-    scores = torch.ones(2, device="meta")
-    output = bradley_terry_loss(scores, scores, denominator=2)
-    assert {value.device.type for value in (output.loss, *output.metrics.values())} == {"meta"}
-
-
 def test_reduce_loss_by_hand() -> None:
     per_token = torch.tensor([[1.0, 2.0, 6.0, math.nan], [math.nan, 5.0, 0.0, 0.0], [math.nan] * 4])
     assert reduce_loss(per_token, MASK, reduction="token", denominator=4).item() == 14 / 4

@@ -223,4 +223,4 @@ def _weighted(per_pair: Tensor, weights: Tensor | None) -> Tensor:
 
 def _correct(margin: Tensor) -> Tensor:
     """1 where chosen is ahead, 1/2 at a tie, 0 where it is behind."""
-    return torch.heaviside(margin, torch.tensor(0.5, dtype=margin.dtype, device=margin.device))
+    return 0.5 * (margin.sign() + 1.0)

@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import torch
+
+from prefloop.functional.losses import (
+    bradley_terry_loss,
+    clipped_policy_loss,
+    clipped_value_loss,
+    dpo_loss,
+    nll_loss,
+    policy_gradient_loss,
+)
+
+GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"
+
+
+def test_every_metric_of_a_loss_is_in_the_glossary() -> None:
+    tokens, pairs, mask = torch.zeros(1, 2), torch.zeros(2), torch.ones(1, 2, dtype=torch.bool)
+    outputs = [
+        nll_loss(tokens, mask, denominator=2),
+        clipped_policy_loss(tokens, tokens, tokens, mask, clip_range=0.2, denominator=2),
+        policy_gradient_loss(tokens, tokens, mask, denominator=2),
+        clipped_value_loss(tokens, tokens, tokens, mask, clip_range=0.2, denominator=2),
+        bradley_terry_loss(pairs, pairs, denominator=2),
+        dpo_loss(pairs, pairs, pairs, pairs, beta=0.1, denominator=2),
+    ]
+    names = {name for output in outputs for name in output.metrics}
+    glossary = GLOSSARY.read_text(encoding="utf-8")
+    assert len(names) >= 15
+    assert {name for name in names if f"`{name}`" not in glossary} == set()
