@@ -37,10 +37,10 @@ class RewardAccuracy(Record):
     """How often a reward model orders a held-out pair of its own annotators as they did."""
 
     accuracy: float
-    ceiling: float
-    """The best that any model could reach, the annotators' own noise being what it is."""
-    longer: float
-    """The accuracy of always betting on the longer response."""
+    ceiling: float | None = None
+    """The best that any model could reach, the annotators' own noise being what it is; None if not measured."""
+    longer: float | None = None
+    """The accuracy of always betting on the longer response; None if not measured."""
 
 
 class Differences(Record):
@@ -89,7 +89,7 @@ class CurvePoint(Record):
 class EvaluatedResponse(Record):
     """What one policy answered to one unseen prompt.
 
-    `proxy` is the score of the reward model that the policy was optimised against; of SFT's, the biased one's.
+    `proxy` is the score of the reward model that the policy was optimised against; for SFT it may be either's.
     """
 
     policy: Literal["sft", "tuned", "hacked", "hacked_peak", "guarded"]

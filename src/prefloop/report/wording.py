@@ -12,6 +12,7 @@ from prefloop.statistics.intervals import Estimate
 
 CLEAR_STANDARD_ERRORS = 2.0
 MINUS = "\N{MINUS SIGN}"
+SPACE = "\N{NO-BREAK SPACE}"
 
 Change = Literal["rose", "fell", "unclear"]
 
@@ -43,16 +44,16 @@ def interval(estimate: Estimate) -> str:
 
 def difference(estimate: Estimate) -> str:
     """A difference with its interval, "+0.87 (95 % interval 0.82 to 0.92)"."""
-    return f"{signed(estimate.mean)} (95 % interval {interval(estimate)})"
+    return f"{signed(estimate.mean)} (95{SPACE}% interval {interval(estimate)})"
 
 
 def percent(share: float) -> str:
     """A share as a whole percentage; not 0 % or 100 % unless it is."""
     if 0 < share < 0.005:
-        return "under 1 %"
+        return f"under 1{SPACE}%"
     if 0.995 <= share < 1:
-        return "over 99 %"
-    return f"{100 * share:.0f} %"
+        return f"over 99{SPACE}%"
+    return f"{100 * share:.0f}{SPACE}%"
 
 
 def duration(seconds: float) -> str:

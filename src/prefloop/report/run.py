@@ -1,0 +1,142 @@
+"""The page of a single training run: what was run on what, how it went, and ten of the texts it wrote."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefloop.report import figures
+from prefloop.report.metrics import Metrics, grouped_keys, metric_plot, read_metrics, seconds_by_phase
+from prefloop.report.page import (
+    Answer,
+    Block,
+    Exchange,
+    Fold,
+    PageSection,
+    Plot,
+    Plots,
+    Prose,
+    Table,
+    Verbatim,
+    render_page,
+)
+from prefloop.report.records import Record, parse, read_lines, read_object, read_result
+from prefloop.report.wording import compact, duration, number, plain
+
+NUM_ROLLOUTS = 10
+
+
+class StoredRollout(Record):
+    """What the page shows of a line of `rollouts/rollouts.jsonl`."""
+
+    prompt: str
+    response: str
+    score: float
+    kl: float
+    finish_reason: str
+    step: int
+
+
+def render_run(run_dir: Path) -> str:
+    """The report of one finished run as one HTML string. Raises InputError if the directory is not one."""
+    result = read_result(run_dir)
+    metrics = read_metrics(run_dir)
+    command = result["command"]
+    sections = [
+        PageSection("Result", "result", _result(result)),
+        PageSection("Inputs", "inputs", _inputs(run_dir)),
+        PageSection("Training curves", "curves", _curves(command, metrics)),
+        PageSection("Responses", "responses", _rollouts(run_dir / "rollouts" / "rollouts.jsonl")),
+        PageSection("Where time went", "time", _time(metrics)),
+        PageSection("Configuration", "configuration", configuration(run_dir)),
+    ]
+    return render_page(
+        [section for section in sections if section.blocks],
+        title=f"prefloop {command}",
+        subtitle=f"Run {run_dir.resolve().name} · ended: {plain(str(result.get('stopped', 'unknown')))}",
+    )
+
+
+def configuration(run_dir: Path) -> list[Block]:
+    """The whole merged config of a run, folded away; nothing where it was not kept."""
+    path = run_dir / "config.yaml"
+    if not path.exists():
+        return []
+    return [Fold("config.yaml, defaults included", [Verbatim(path.read_text(encoding="utf-8"))])]
+
+
+def _result(result: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    for title, key in (("metric", "metrics"), ("output", "outputs")):
+        entries = result.get(key) or {}
+        if entries:
+            blocks.append(Table([title, "value"], [[str(name), _cell(value)] for name, value in entries.items()]))
+    if result.get("answer"):
+        text = json.dumps(result["answer"], indent=1, ensure_ascii=False)
+        blocks.append(Fold("The whole answer", [Verbatim(text)]))
+    return blocks or [Prose("The run left no numbers beside its files.")]
+
+
+def _inputs(run_dir: Path) -> list[Block]:
+    path = run_dir / "inputs.json"
+    if not path.exists():
+        return []
+    record = read_object(path)
+    rows = [
+        [str(name), str(entry.get("path", "")), str(entry.get("sha256", "")), str(entry.get("audit", ""))]
+        for name, entry in record.get("inputs", {}).items()
+    ]
+    table = Table(["input", "path", "sha256", "audit"], rows, numeric_from=4)
+    versions = {"prefloop": record.get("prefloop"), "python": record.get("python"), **record.get("packages", {})}
+    made_with = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    blocks: list[Block] = [table] if rows else [Prose("The run read no file.")]
+    return [*blocks, Prose(made_with, "Made with"), Prose(str(record.get("seed")), "Seed")]
+
+
+def _curves(command: str, metrics: Metrics) -> list[Block]:
+    colors = {command: figures.PALETTE[0]}
+    blocks: list[Block] = []
+    for group, keys in grouped_keys(metrics).items():
+        plots = [metric_plot(key, {command: metrics}, colors) for key in keys]
+        blocks += [Prose("", plain(group).capitalize()), Plots(plots, small=True)]
+    return blocks
+
+
+def _rollouts(path: Path) -> list[Block]:
+    if not path.exists():
+        return []
+    sample: list[tuple[int, dict[str, Any]]] = []
+    generator, seen = random.Random(0), 0
+    # Reservoir sampling (Vitter 1985, algorithm R): one pass, whatever the size of the file.
+    for numbered in read_lines(path):
+        seen += 1
+        if len(sample) < NUM_ROLLOUTS:
+            sample.append(numbered)
+        elif (place := generator.randrange(seen)) < NUM_ROLLOUTS:
+            sample[place] = numbered
+    rows = [parse(row, StoredRollout, path, line) for line, row in sorted(sample, key=lambda numbered: numbered[0])]
+    intro = f"{len(rows)} of the {seen:,} responses sampled in training, drawn at random, in the order of their steps."
+    return [Prose(intro), *(_rollout(row) for row in rows)]
+
+
+def _rollout(row: StoredRollout) -> Exchange:
+    ended = {"length": "cut off"}.get(row.finish_reason, "complete")
+    marks = [("score", number(row.score)), ("KL", f"{number(row.kl)} nats"), ("", ended)]
+    return Exchange(row.prompt, [Answer(f"Step {row.step}", row.response, marks)])
+
+
+def _time(metrics: Metrics) -> list[Block]:
+    seconds = seconds_by_phase(metrics)
+    if not any(seconds.values()):
+        return []
+    total = f"{duration(sum(seconds.values()))} in all, summed over the logged steps."
+    return [Plot(figures.durations(seconds), "Seconds by phase", total)]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return compact(value)
