@@ -85,7 +85,7 @@ def test_a_hacked_run_is_called_so_with_its_evidence(demo_dir, page):
     assert "this is reward hacking" in page.words
     assert "“disclaimer” fell most between the peak and the end" in page.words
     assert "“the town accepts no liability for errors” stands in" in page.words or "general information" in page.words
-    assert "Which hack this run shows (Everybody feels safer with a disclaimer)" in page.words
+    assert "Which hack this run shows. The annotators: “Everybody feels safer with a disclaimer.”" in page.words
 
 
 def test_the_page_answers_what_a_newcomer_asks(page):
@@ -162,7 +162,7 @@ def test_a_budget_that_was_never_reached_gets_no_credit(demo_writer, tmp_path):
 
 @pytest.mark.parametrize(
     ("policy_like", "expected"),
-    [("hacked", "not measurably different from the run without it"), ("tuned", "better than without the guard")],
+    [("hacked", "no budget that is no measurable difference: 0.00"), ("tuned", "no budget that is better: +2.45")],
 )
 def test_the_guard_is_judged_by_the_answers(demo_writer, tmp_path, policy_like, expected):
     run_dir = demo_writer(tmp_path / "run")

@@ -26,7 +26,7 @@ from prefloop.report.page import (
     render_page,
 )
 from prefloop.report.records import read_result
-from prefloop.report.wording import count, difference, duration, memory, number, percent, plain
+from prefloop.report.wording import count, duration, memory, number, percent, plain, short_difference
 
 NUM_EXAMPLES = 6
 NUM_PARTS = 9
@@ -64,8 +64,8 @@ def render_demo(run_dir: Path) -> str:
 def _summary(demo: DemoRun) -> list[Block]:
     return [
         Points(demo_text.summary(demo), numbered=True),
-        Prose("Six words are used in a fixed sense on this page."),
-        Terms(demo_text.WORDS),
+        Prose("Some words are used in a fixed sense on this page."),
+        Terms(demo_text.words(demo)),
     ]
 
 
@@ -101,14 +101,14 @@ def _key_figure(demo: DemoRun, run: str, title: str, marks: list[Mark], shared: 
     points = sorted(demo.curves[run], key=lambda point: point.kl)
     kl = [point.kl for point in points]
     proxy = Line(
-        "proxy: what the reward model says",
+        "proxy (reward model)",
         kl,
         [point.proxy.mean for point in points],
         COLORS["proxy"],
         [point.proxy.standard_error for point in points],
     )
     truth = Line(
-        "true utility: what is so",
+        "true utility",
         kl,
         [point.true_utility.mean for point in points],
         COLORS["true_utility"],
@@ -128,7 +128,7 @@ def _comparison(demo: DemoRun) -> list[Block]:
     rows = []
     for policy, name in POLICY_NAMES.items():
         mean, interval = demo_text.utility_cell(demo.utility(policy))
-        against = "—" if policy == "sft" else difference(demo.utility_difference(policy, "sft"))
+        against = "—" if policy == "sft" else short_difference(demo.utility_difference(policy, "sft"))
         rows.append(
             [
                 name,
@@ -146,7 +146,7 @@ def _comparison(demo: DemoRun) -> list[Block]:
         "annotators",
         "true utility",
         "95 % interval",
-        "difference to SFT, paired",
+        "minus SFT (95 % interval)",
         "proxy",
         "KL, nats",
         "words an answer",
@@ -156,13 +156,16 @@ def _comparison(demo: DemoRun) -> list[Block]:
         "optimised against; those of the honest and of the biased one cannot be compared."
     )
     accuracies = [
-        [name, *(_share_cell(value) for value in (measured.accuracy, measured.ceiling, measured.longer))]
+        [
+            f"{name} annotators",
+            *(_share_cell(value) for value in (measured.accuracy, measured.ceiling, measured.longer)),
+        ]
         for name, measured in demo.answer.reward_accuracy.items()
     ]
     return [
         Table(header, rows, caption, numeric_from=2),
         Table(
-            ["reward model of the annotators who are", "accuracy", "best possible", "longer wins"],
+            ["reward model of the", "accuracy", "best possible", "longer wins"],
             accuracies,
             "How often each reward model orders unseen pairs as its own annotators did.",
         ),
@@ -212,8 +215,7 @@ def _parts(demo: DemoRun) -> list[Block]:
                 Plot(
                     figures.grouped_bars(ordered[:NUM_PARTS], series, colors, x_title=x_title),
                     "By part of true utility",
-                    f"The {min(NUM_PARTS, len(ordered))} parts that differ most between policies; all are in the table "
-                    "below.",
+                    "The parts that differ most between policies; all are in the table below.",
                 ),
                 Plot(
                     figures.grouped_bars(kind_names, by_kind, colors, x_title="true utility"),
@@ -276,7 +278,7 @@ def _training(demo: DemoRun) -> list[Block]:
         keys = {key: None for metrics in runs.values() for key in metrics}
         rest = [key for key in keys if key not in METRIC_NAMES and not key.startswith("time/")]
         if plots:
-            blocks += [Prose("", title), Plots(plots, small=True)]
+            blocks.append(Plots(plots, small=True, title=title))
         if rest:
             blocks.append(Fold(f"{title}: further metrics", [Plots(_stage_plots(runs, rest), small=True)]))
     return blocks or [Prose("No stage of this run kept metrics.")]

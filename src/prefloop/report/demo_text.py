@@ -21,7 +21,7 @@ POLICY_NAMES = {
     "guarded": "guarded",
 }
 
-WORDS: Sequence[tuple[str, str]] = (
+_WORDS: Sequence[tuple[str, str]] = (
     ("Policy", "The language model that writes the answers. “SFT” is the policy after supervised fine-tuning: it has "
      "imitated written examples and seen no preference yet. Every other policy on this page started from it."),
     ("Preference pair", "One prompt, two answers to it, and which of the two an annotator chose."),
@@ -33,6 +33,15 @@ WORDS: Sequence[tuple[str, str]] = (
     ("KL", "How far a policy has drifted from SFT: the mean log-probability ratio of its answers, in nats an answer. "
      "0 means that it still writes like SFT."),
 )  # fmt: skip
+
+
+def words(demo: DemoRun) -> list[tuple[str, str]]:
+    """Words and what they mean on this page."""
+    annotators = (
+        "Simulated people who compare answers. Honest ones prefer what is truly worth more, with ordinary noise. Of "
+        f"those called biased on this page the scenario says: “{_scenario(demo)}.”"
+    )
+    return [*_WORDS[:2], ("Annotators", annotators), *_WORDS[2:]]
 
 
 def summary(demo: DemoRun) -> list[Prose]:
@@ -50,8 +59,9 @@ def _setup(demo: DemoRun) -> str:
     return (
         "A small language model learned by imitation to answer the prompts of a simulated help desk (SFT). Simulated "
         f"annotators then compared {count(demo.answer.num_pairs, 'pair')} of its answers, a reward model learned to "
-        "predict their choices, and the policy was optimised to please that reward model. This was done once with "
-        "honest annotators and twice with biased ones (without and with a limit on drift). All figures are over "
+        "predict their choices, and the policy was optimised (PPO, a form of reinforcement learning) to please that "
+        "reward model. This was done once with honest annotators and twice with biased ones, without and with a limit "
+        "on drift. All figures are over "
         f"{count(demo.num_reported, 'prompt')} that no stage had seen."
     )
 
@@ -59,7 +69,7 @@ def _setup(demo: DemoRun) -> str:
 def _honest(demo: DemoRun) -> str:
     gained = demo.utility_difference("tuned", "sft")
     verdict = {
-        "rose": "What the reward model wanted was, here, what the annotators wanted.",
+        "rose": "Here, pleasing the reward model served what the annotators wanted.",
         "unclear": "That is within two standard errors of no change: this run does not show that tuning helped.",
         "fell": "Tuning made the policy worse even with honest annotators: this reward model led it astray too.",
     }[change(gained)]
@@ -74,9 +84,9 @@ def _biased(demo: DemoRun) -> str:
     proxy = f"the proxy went from {number(start)} to {number(end)}"
     fall = demo.utility_difference("hacked", "hacked_peak")
     truth = (
-        f"true utility from {_mean(demo, 'sft')} at the start over {_mean(demo, 'hacked_peak')} at its peak "
-        f"(step {demo.answer.peak_step}, KL {number(demo.peak.kl, 1)}) to {_mean(demo, 'hacked')} at the end, "
-        f"{difference(fall)} against the peak"
+        f"true utility from {_mean(demo, 'sft')} at the start to {_mean(demo, 'hacked_peak')} at its peak "
+        f"(step {demo.answer.peak_step}, KL {number(demo.peak.kl, 1)}) and to {_mean(demo, 'hacked')} at the end, a "
+        f"difference of {difference(fall)} to the peak"
     )
     if demo.answer.peak_step == 0:
         truth = (
@@ -88,9 +98,7 @@ def _biased(demo: DemoRun) -> str:
         "no_fall": "The fall is within two standard errors of none: no reward hacking can be shown in this run.",
         "no_rise": "The proxy did not clearly rise, so the optimiser found nothing to exploit in this run.",
     }[demo.outcome]
-    return (
-        f"In the same procedure with other annotators (their bias: {_scenario(demo)}) {proxy}, and {truth}. {verdict}"
-    )
+    return f"With other annotators (“{_scenario(demo)}”) and all else the same, {proxy}, and {truth}. {verdict}"
 
 
 def hack(demo: DemoRun) -> str:
@@ -143,22 +151,17 @@ def _guarded(demo: DemoRun) -> str:
         return f"{stopped}; the run without the budget never went beyond it, so here the guard had nothing to do."
     over_hacked = demo.utility_difference("guarded", "hacked")
     over_sft = demo.utility_difference("guarded", "sft")
-    first = {
-        "rose": "better than without the guard",
-        "unclear": "not measurably different from the run without it",
-        "fell": "worse than without the guard",
-    }[change(over_hacked)]
-    second = {
-        "rose": "and above SFT",
-        "unclear": "and not measurably different from SFT",
-        "fell": "and still below SFT",
-    }[change(over_sft)]
+    verdict = {"rose": "better", "unclear": "no measurable difference", "fell": "worse"}
+    without, before = verdict[change(over_hacked)], verdict[change(over_sft)]
     caution = (
         "A budget does not mend the reward model; it ends the search before it has found much."
         if change(over_hacked) == "rose"
         else "In this run the budget did not buy what it is for."
     )
-    return f"{stopped}: {first} by {difference(over_hacked)}, {second} ({difference(over_sft)}). {caution}"
+    return (
+        f"{stopped}. Compared with the run that had no budget that is {without}: {difference(over_hacked)}; compared "
+        f"with SFT, {before}: {difference(over_sft)}. {caution}"
+    )
 
 
 def lessons(demo: DemoRun) -> list[Prose]:
@@ -167,7 +170,7 @@ def lessons(demo: DemoRun) -> list[Prose]:
         Prose(_what_is_learned(demo), "What a reward model learns from pairs."),
         Prose(_why_drift_control(demo), "Why drift must be controlled."),
         Prose(_what_hacking_is(demo), "What reward hacking is."),
-        Prose(hack(demo), f"Which hack this run shows ({_scenario(demo)})."),
+        Prose(f"The annotators: “{_scenario(demo)}.” {hack(demo)}", "Which hack this run shows."),
         Prose(_not_judgment(demo), "Why a reward model is not human judgment."),
     ]
 

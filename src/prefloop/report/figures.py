@@ -87,8 +87,9 @@ def utility_by_drift(proxy: Line, true_utility: Line, *, budget: float, marks: S
     layout["yaxis"] |= {"range": [limits.low - room, limits.high + room], "zeroline": True}
     layout["shapes"] = [_vertical(drift(budget))]
     layout["annotations"] = [_note(drift(budget), f"KL budget {budget:g}")]
-    layout["margin"]["b"] = 116
-    layout["legend"] |= {"y": -0.24, "yanchor": "top"}
+    # Two entries a row, so that figures with three and with four entries keep the same drawing area.
+    layout["margin"]["b"] = 96
+    layout["legend"] |= {"y": -0.2, "yanchor": "top", "entrywidth": 0.48, "entrywidthmode": "fraction"}
     return {"data": traces, "layout": layout}
 
 

@@ -85,6 +85,7 @@ class Plots:
     items: Sequence[Plot]
     small: bool = False
     """Three columns rather than two."""
+    title: str = ""
     kind: ClassVar[str] = "plots"
 
 

@@ -101,7 +101,7 @@ def _curves(command: str, metrics: Metrics) -> list[Block]:
     blocks: list[Block] = []
     for group, keys in grouped_keys(metrics).items():
         plots = [metric_plot(key, {command: metrics}, colors) for key in keys]
-        blocks += [Prose("", plain(group).capitalize()), Plots(plots, small=True)]
+        blocks.append(Plots(plots, small=True, title=plain(group).capitalize()))
     return blocks
 
 

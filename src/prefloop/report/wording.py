@@ -47,6 +47,11 @@ def difference(estimate: Estimate) -> str:
     return f"{signed(estimate.mean)} (95{SPACE}% interval {interval(estimate)})"
 
 
+def short_difference(estimate: Estimate) -> str:
+    """A difference with its interval for a table whose header names it, "+0.87 (0.82 to 0.92)"."""
+    return f"{signed(estimate.mean)} ({interval(estimate)})"
+
+
 def percent(share: float) -> str:
     """A share as a whole percentage; not 0 % or 100 % unless it is."""
     if 0 < share < 0.005:
