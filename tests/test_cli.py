@@ -91,6 +91,7 @@ class FileConfig(Section):
     """Another file."""
 
 
+STATION = "station_for_tests"
 VARIANTS: dict[str, type[Section]] = {"ppo": PPOConfig, "rloo": RLOOConfig}
 
 
@@ -118,18 +119,19 @@ class Runs:
 @pytest.fixture
 def runs(monkeypatch: Any) -> Runs:
     runs = Runs()
-    module = types.ModuleType("station_for_tests")
+    module = types.ModuleType(STATION)
     for name, value in {
         "TrainConfig": TrainConfig,
         "FileConfig": FileConfig,
         "policy_config": policy_config,
+        "VARIANTS": VARIANTS,
         "run": runs.run,
     }.items():
         setattr(module, name, value)
-    monkeypatch.setitem(sys.modules, "station_for_tests", module)
+    monkeypatch.setitem(sys.modules, STATION, module)
 
     def command(config: str, example: str, **more: Any) -> Command:
-        return Command(f"station_for_tests:{config}", "station_for_tests:run", f"Runs {example}.", example, **more)
+        return Command(f"{STATION}:{config}", f"{STATION}:run", f"Runs {example}.", example, **more)
 
     monkeypatch.setattr(
         cli,
@@ -137,7 +139,9 @@ def runs(monkeypatch: Any) -> Runs:
         {
             "data check": command("FileConfig", "prefloop data check x.jsonl", positionals=("file",)),
             "train sft": command("TrainConfig", "prefloop train sft --data x.jsonl"),
-            "train policy": command("policy_config", "prefloop train policy --data x", variant="algorithm"),
+            "train policy": command(
+                "policy_config", "prefloop train policy --data x", variant="algorithm", variants=f"{STATION}:VARIANTS"
+            ),
             "compare": command("FileConfig", "prefloop compare a b", positionals=("file", "against")),
             "merge": command("TrainConfig", "prefloop merge a b", positionals=("data",)),
         },
@@ -360,17 +364,18 @@ def test_help_says_everything_about_a_command(runs: Runs, capsys: Any, monkeypat
     for line in (
         "usage:    prefloop train policy --data VALUE... [--FLAG VALUE]...",
         "example:  prefloop train policy --data x",
-        "  --data <text...>                   Training files. (required)",
-        "  --skip-bad                         Leave unusable rows out. (default false)",
-        "  --no-shuffle                       Draw rows in random order. (default true)",
-        "  --loss <dpo|ipo>                   The loss. (default dpo)",
+        "  --data        Training files. [text..., required]",
+        "  --skip-bad    Leave unusable rows out. [true|false, default false]",
+        "  --no-shuffle  Draw rows in random order. [true|false, default true]",
+        "  --model       Starting weights. [text, default none]",
+        "  --loss        The loss. [dpo|ipo, default dpo]",
         "optimizer: How weights are updated.",
-        "  --optimizer.lr <number > 0>        Peak learning rate. (default 1e-05)",
+        "  --optimizer.lr             Peak learning rate. [number > 0, default 1e-05]",
         "settings: Leave-one-out baseline.",
-        "these are for rloo",
         "  --config FILE.yaml ",
     ):
         assert line in text
+    assert "these are for rloo. For others: `prefloop train policy --algorithm ppo --help`." in " ".join(text.split())
     assert "clip-range" not in text
     assert max(map(len, text.splitlines())) <= 100
     assert runs.config is None

@@ -337,6 +337,9 @@ def test_fields_are_listed_with_types_and_defaults() -> None:
     assert rows["model"] == ("path or none", "none")
     assert rows["floors"] == ("name=number...", "(empty)")
     assert rows["skip_bad"] == ("true|false", "false")
+    assert rows["limit"] == ("whole number > 0 or none", "none")
+    assert rows["label"] == ("text", '""')
+    assert rows["size"] == ("whole number or text", "auto")
 
 
 class Inner(Section):

@@ -37,9 +37,66 @@ class Command:
     """Settings that words without a flag give, in order."""
     variant: str | None = None
     """The setting that picks the config class, for example "algorithm"."""
+    variants: str | None = None
+    """`module:name` of the names it can have, for help and documentation."""
 
 
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, Command] = {
+    "train sft": Command(
+        config="prefloop.train.config:SFTConfig",
+        run="prefloop.train.sft:train",
+        summary="Fine-tune a language model on demonstrations.",
+        example="prefloop train sft --data demonstrations.jsonl --out runs/sft",
+    ),
+    "train reward": Command(
+        config="prefloop.train.config:RewardConfig",
+        run="prefloop.train.reward:train",
+        summary="Train a reward model on preference pairs.",
+        example="prefloop train reward --model runs/sft --data pairs.jsonl --out runs/reward",
+    ),
+    "train preference": Command(
+        config="prefloop.train.config:PreferenceConfig",
+        run="prefloop.train.preference:train",
+        summary="Tune a policy on preference pairs, without a reward model.",
+        example="prefloop train preference --model runs/sft --data pairs.jsonl --out runs/dpo",
+    ),
+    "train policy": Command(
+        config="prefloop.train.config:policy_config",
+        run="prefloop.train.policy:train",
+        summary="Tune a policy against a reward model, held near a reference.",
+        example="prefloop train policy --model runs/sft --reward runs/reward --prompts prompts.jsonl --out runs/ppo",
+        variant="algorithm",
+        variants="prefloop.train.algorithms:ALGORITHMS",
+    ),
+    "reward eval": Command(
+        config="prefloop.reward.config:RewardEvalConfig",
+        run="prefloop.reward.evaluate:evaluate",
+        summary="Accuracy of a reward model on preference pairs, beside its baselines.",
+        example="prefloop reward eval runs/reward held-out.jsonl",
+        positionals=("model", "data"),
+    ),
+    "reward score": Command(
+        config="prefloop.reward.config:RewardScoreConfig",
+        run="prefloop.reward.evaluate:score",
+        summary="Score responses, as JSON Lines.",
+        example="prefloop reward score runs/reward responses.jsonl --out scores.jsonl",
+        positionals=("model", "data"),
+    ),
+    "sample": Command(
+        config="prefloop.rollout.config:SampleConfig",
+        run="prefloop.rollout.respond:run",
+        summary="Sample responses of a policy to prompts, as JSON Lines.",
+        example="prefloop sample runs/ppo prompts.jsonl --out responses.jsonl",
+        positionals=("model", "prompts"),
+    ),
+    "report": Command(
+        config="prefloop.report.config:ReportConfig",
+        run="prefloop.report.command:make",
+        summary="Write the HTML report of a run.",
+        example="prefloop report runs/ppo",
+        positionals=("run",),
+    ),
+}
 
 
 def entry() -> None:
@@ -127,10 +184,9 @@ def config_class(name: str, command: Command, words: Sequence[str]) -> tuple[Any
     flag = flag_of(command.variant)
     model = find(command.config)(variant)
     chosen = variant or model.model_fields[command.variant].default
-    return (
-        model,
-        f"The settings depend on {flag}; these are for {chosen}. `prefloop {name} {flag} NAME --help` for others.",
-    )
+    others = [known for known in find(command.variants) if known != chosen] if command.variants else []
+    more = f" For others: `prefloop {name} {flag} {'|'.join(others)} --help`." if others else ""
+    return model, f"The settings depend on {flag}; these are for {chosen}.{more}"
 
 
 def find(reference: str) -> Any:

@@ -65,7 +65,7 @@ def as_text(value: Any) -> str:
         return " ".join(f"{key}={as_text(item)}" for key, item in value.items()) or "(empty)"
     if isinstance(value, tuple | list | frozenset | set):
         return " ".join(as_text(item) for item in value) or "(empty)"
-    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value) or '""'
 
 
 def fields_of(model: type[BaseModel], prefix: str = "", holder: BaseModel | None = None) -> Iterator[Field]:
@@ -117,7 +117,12 @@ def is_flag(field: Field) -> bool:
 
 
 def type_label(annotation: Any, metadata: Sequence[Any] = ()) -> str:
-    """The type as help shows it: `number`, `sft|tuned`, `file...`, `number or none`, with its range."""
+    """The type as help shows it, with its range: `number > 0`, `sft|tuned`, `text...`, `whole number >= 1 or none`."""
+    if get_origin(annotation) is Annotated:
+        inner, *more = get_args(annotation)
+        return type_label(inner, [*metadata, *more])
+    if len(alternatives(annotation)) > 1 and not metadata:
+        return " or ".join(type_label(part) for part in get_args(annotation))
     bounds = "".join(
         f" {sign} {value:g}"
         for part in metadata

@@ -25,6 +25,8 @@ ALWAYS = {
     "--help": "Show this help.",
 }
 
+_NO_BREAK = "\u00a0"
+
 
 @dataclass
 class Given:
@@ -229,18 +231,18 @@ def help_text(
     parts += [textwrap.fill(note, width)] if note else []
     for section in help_sections(model, positionals):
         head = f"{section.title}: {section.doc}".strip() if section.title else "settings:"
-        lines = [_help_line(row.flag, row, width) for row in section.rows]
-        parts.append("\n".join([*textwrap.wrap(head, width), *lines]))
-    parts.append("always:\n" + "\n".join(f"  {name:<34} {doc}" for name, doc in ALWAYS.items()))
+        parts.append("\n".join([*textwrap.wrap(head, width), *_help_lines(section.rows, width)]))
+    parts.append("always:\n" + "\n".join(f"  {name:<20} {doc}" for name, doc in ALWAYS.items()))
     return "\n\n".join(parts) + "\n"
 
 
-def _help_line(name: str, row: HelpRow, width: int) -> str:
-    end = "required" if row.required else f"default {row.default}"
-    left = f"  {name} {_short(row.type)}".rstrip()
-    gap = " " * max(1, 37 - len(left))
-    return textwrap.fill(f"{left}{gap}{row.doc} ({end})", width, subsequent_indent=" " * 37, break_on_hyphens=False)
-
-
-def _short(label: str) -> str:
-    return "" if label == "true|false" else f"<{label}>"
+def _help_lines(rows: Sequence[HelpRow], width: int) -> Iterator[str]:
+    column = min(max(len(row.flag) for row in rows), 34) + 4
+    for row in rows:
+        end = f"[{row.type.removesuffix(' or none')}, {'required' if row.required else f'default {row.default}'}]"
+        # A name too long for the column pushes its text to the right; the bracket stays in one piece.
+        text = f"  {row.flag}".ljust(column - 1) + f" {row.doc} {end.replace(' ', _NO_BREAK)}"
+        wrapped = textwrap.fill(
+            text, width, subsequent_indent=" " * column, break_on_hyphens=False, break_long_words=False
+        )
+        yield wrapped.replace(_NO_BREAK, " ")

@@ -53,7 +53,15 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    pass
+    """Writes text with unusual line breaks in double quotes: PyYAML's other styles do not keep them."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = '"' if _LINE_BREAKS & set(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_LINE_BREAKS = set("\r\x85\u2028\u2029")
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 for _kind, _pattern, _first in _SCALARS:
