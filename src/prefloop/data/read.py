@@ -11,7 +11,6 @@ Prompts are made of every kind.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -61,18 +60,7 @@ def read_prompts(sources: Sequence[str], *, skip_bad: bool = False) -> Loaded[Pr
 
     Raises as `read_pairs` does.
     """
-    loaded = _read(iter_prompts, sources, skip_bad)
-    counts = Counter(loaded.counts)
-    records: list[Prompt] = []
-    columns: dict[str, list[Mapping[str, Any]]] = {}
-    for prompt in loaded.records:
-        seen = columns.setdefault(prompt.prompt_id, [])
-        if prompt.columns in seen:
-            counts["repeated_prompts"] += 1
-        else:
-            seen.append(prompt.columns)
-            records.append(prompt)
-    return Loaded(records, loaded.num_rows, loaded.bad, dict(counts))
+    return _read(iter_distinct_prompts, sources, skip_bad)
 
 
 def iter_pairs(
@@ -110,6 +98,21 @@ def iter_prompts(sources: Sequence[str], *, skip_bad: bool = False, tally: Tally
     tally = tally or Tally(skip_bad)
     for source in map(parse_source, sources):
         for _, prompt in prompts_of_file(source, tally):
+            yield prompt
+
+
+def iter_distinct_prompts(
+    sources: Sequence[str], *, skip_bad: bool = False, tally: Tally | None = None
+) -> Iterator[Prompt]:
+    """Yield each prompt once for the same columns; holds the ids and columns of all of them. Else as `iter_pairs`."""
+    tally = tally or Tally(skip_bad)
+    columns: dict[str, list[Mapping[str, Any]]] = {}
+    for prompt in iter_prompts(sources, tally=tally):
+        seen = columns.setdefault(prompt.prompt_id, [])
+        if prompt.columns in seen:
+            tally.counts["repeated_prompts"] += 1
+        else:
+            seen.append(prompt.columns)
             yield prompt
 
 
