@@ -101,7 +101,7 @@ def _key_figure(demo: DemoRun, run: str, title: str, marks: list[Mark], shared: 
     points = sorted(demo.curves[run], key=lambda point: point.kl)
     kl = [point.kl for point in points]
     proxy = Line(
-        "proxy (reward model)",
+        "proxy",
         kl,
         [point.proxy.mean for point in points],
         COLORS["proxy"],

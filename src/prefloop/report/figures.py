@@ -77,7 +77,7 @@ def utility_by_drift(proxy: Line, true_utility: Line, *, budget: float, marks: S
             }
         )
     ticks = kl_ticks(limits.kl)
-    layout = _layout(height=400, x_title="KL from the SFT policy, nats per answer (square-root scale)", y_title="")
+    layout = _layout(height=400, x_title="KL from SFT, nats (square-root scale)", y_title="")
     layout["xaxis"] |= {
         "tickvals": [drift(kl) for kl in ticks],
         "ticktext": [f"{kl:g}" for kl in ticks],
