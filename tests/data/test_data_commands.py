@@ -71,6 +71,8 @@ def test_check_names_the_first_bad_row_and_the_lines_of_all(tmp_path: Path) -> N
         f"{path}:17: broken JSON at column 15: expecting ',' delimiter; 2 of 21 rows cannot be used (lines 17, 21): "
         "correct them, or --skip-bad leaves such rows out and lists them"
     )
+    one = write(tmp_path / "b.jsonl", [*PAIRS, {**PAIRS[0], "rejected": "good answer"}])
+    assert "; 1 of 41 rows cannot be used (line 41): " in error_of(check, DataCheckConfig(file=one))
     answer = check(DataCheckConfig(file=path, skip_bad=True))
     assert answer["bad_rows"] == [
         {"line": 17, "field": "", "problem": "broken JSON at column 15: expecting ',' delimiter"},
@@ -153,6 +155,10 @@ def test_convert_of_what_cannot_become_that(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [{"prompt": "p", "completion": "c"}])
     config = DataConvertConfig(file=path, to="pairs", out=str(tmp_path / "out.jsonl"))
     assert error_of(convert, config).startswith(f"{path}:1: chosen: missing (the row has prompt, completion)")
+    path = write(tmp_path / "b.jsonl", [{"prompt": "p", "responses": ["x", "y"], "ratings": [1, 1]}])
+    config = DataConvertConfig(file=path, to="pairs", out=str(tmp_path / "out.jsonl"))
+    assert error_of(convert, config) == f"{path}: no row of 1 gives a record (ties 1)"
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_split_puts_every_prompt_on_one_side_whatever_the_order(tmp_path: Path) -> None:
@@ -207,6 +213,13 @@ def test_split_with_an_empty_side_and_with_one_fold(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").iterdir())
     message = error_of(split, DataSplitConfig(file=path, out=str(tmp_path / "out"), folds=1))
     assert message == "folds: one fold is no split; give 2 or more, or 0 for train and eval"
+
+
+@pytest.mark.parametrize("command", [check, split])
+def test_a_missing_file(tmp_path: Path, command: Any) -> None:
+    config = DataCheckConfig if command is check else DataSplitConfig
+    values = {"file": str(tmp_path / "none.jsonl")} | ({} if command is check else {"out": str(tmp_path / "out")})
+    assert error_of(command, config(**values)) == f"{tmp_path}/none.jsonl: no such file"
 
 
 def test_split_of_prompts_leads_to_policy_training(tmp_path: Path) -> None:

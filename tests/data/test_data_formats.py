@@ -199,14 +199,15 @@ def test_judgments() -> None:
         "clearly",
     )
     assert judgment.comparison_id == comparison.comparison_id
-    for change, message in {
-        ("choice", "A"): "choice: unknown choice 'A'; give one of a, b, tie, both_bad, skip",
-        ("strength", 0.5): "strength: unknown strength 0.5; give slightly or clearly",
-        ("shown_first", "c"): "shown_first: is 'c'; give a or b",
-        ("response_b", "x "): "response_b: response_a and response_b are identical",
-        ("weight", 2): "weight: a vote has no weight; weight the whole file: PATH@WEIGHT",
-    }.items():
-        assert error_of(judged_of, {**values, change[0]: change[1]}) == message
+    for field, value, message in (
+        ("choice", "A", "choice: unknown choice 'A'; give one of a, b, tie, both_bad, skip"),
+        ("strength", 0.5, "strength: unknown strength 0.5; give slightly or clearly"),
+        ("shown_first", "c", "shown_first: is 'c'; give a or b"),
+        ("response_b", "x ", "response_b: response_a and response_b are identical"),
+        ("response_b", turns(A("more"), U("q"), A("y")), "response_b: response_a and response_b share no prompt"),
+        ("weight", 2, "weight: a vote has no weight; weight the whole file: PATH@WEIGHT"),
+    ):
+        assert error_of(judged_of, {**values, field: value}) == message
 
 
 def test_prompts_of_every_kind_of_row() -> None:

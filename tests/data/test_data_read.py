@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from prefloop.types import InputError, Message
 
 U, A = (lambda text, role=role: Message(role, text) for role in ("user", "assistant"))
 
+ASKED_AGAIN = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]
 PAIR = {"prompt": "p", "chosen": "good", "rejected": "bad"}
 
 
@@ -106,6 +108,19 @@ def test_iterating_reads_no_further_than_asked(tmp_path: Path) -> None:
         list(iter_pairs([path]))
 
 
+def test_iterating_takes_no_memory_for_the_rows_behind(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    with gzip.open(path, "wt", compresslevel=1) as file:
+        for i in range(2000):
+            file.write(json.dumps({**PAIR, "prompt": f"p{i}", "chosen": "long " * 2000}) + "\n")
+    tracemalloc.start()
+    assert sum(1 for _ in iter_pairs([str(path)])) == 2000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # The file unpacks to 20 MB; one row is 10 kB.
+    assert peak < 2_000_000
+
+
 def test_rankings_and_ratings_become_pairs(tmp_path: Path) -> None:
     rows = [
         {"prompt": "p", "responses": ["x", "y", "z"], "ranking": [2, 0, 1], "annotator_id": "ann", "source": "s"},
@@ -131,6 +146,10 @@ def test_rankings_and_ratings_become_pairs(tmp_path: Path) -> None:
         ({"ranks": [0, "1", 2]}, "ranks[1]: is text; a number belongs here"),
         ({"ranks": "012"}, "ranks: is text; a list of numbers belongs here"),
         ({}, "ranking: missing (the row has prompt, responses)"),
+        (
+            {"responses": ["x", [{"role": "assistant", "content": "a"}, *ASKED_AGAIN], "z"], "ranks": [1, 2, 3]},
+            "responses[1]: shares no prompt with responses[0]",
+        ),
         ({"responses": ["x"], "ranks": [1]}, "responses: holds 1 of at least 2 responses"),
         ({"responses": "xyz", "ranks": [1]}, "responses: is text; a list of responses belongs here"),
         ({"responses": ["x", "y", "x "], "ranks": [1, 2, 3]}, "responses: responses[0] and responses[2] are identical"),

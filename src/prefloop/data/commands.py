@@ -182,7 +182,7 @@ def _refuse_bad(tally: Tally) -> None:
     if not tally.bad:
         return
     first = tally.bad[0]
-    lines = ", ".join(str(row.line) for row in tally.bad[:MAX_LISTED])
+    lines = ("line " if len(tally.bad) == 1 else "lines ") + ", ".join(str(row.line) for row in tally.bad[:MAX_LISTED])
     more = ", ..." if len(tally.bad) > MAX_LISTED else ""
     raise InputError(
         first.problem,
@@ -190,7 +190,7 @@ def _refuse_bad(tally: Tally) -> None:
         line=first.line,
         field=first.field,
         remedy=(
-            f"{len(tally.bad)} of {tally.num_rows} rows cannot be used (lines {lines}{more}): "
+            f"{len(tally.bad)} of {tally.num_rows} rows cannot be used ({lines}{more}): "
             "correct them, or --skip-bad leaves such rows out and lists them"
         ),
     )
