@@ -78,13 +78,19 @@ def test_axis_labels_are_kl_at_its_root():
 
 
 @given(st.floats(1e-3, 1e4))
-def test_ticks_are_few_even_and_within_the_range(highest):
+def test_ticks_are_even_and_within_the_range(highest):
     ticks = figures.kl_ticks(highest)
     roots = [math.sqrt(tick) for tick in ticks]
     gaps = [after - before for before, after in itertools.pairwise(roots)]
-    assert ticks[0] == 0 and 4 <= len(ticks) <= 7
-    assert min(gaps) > 0.05 * math.sqrt(highest)
-    assert ticks[-1] <= 1.2 * highest
+    assert ticks[0] == 0 and len(ticks) == 6
+    assert all(0.12 < gap / math.sqrt(highest) < 0.28 for gap in gaps)
+    assert 0.88 * highest <= ticks[-1] <= 1.12 * highest
+    assert all(float(f"{tick:.1e}") == pytest.approx(tick) for tick in ticks)
+
+
+def test_ticks_by_hand():
+    # Roots 0, 0.8, 1.6, 2.4, 3.2, 4.0.
+    assert figures.kl_ticks(16.0) == [0, 0.6, 2.6, 6, 10, 16]
 
 
 def test_no_drift_has_one_tick():
@@ -110,6 +116,13 @@ def test_a_single_line_needs_no_legend():
     line = Line("loss", [0, 1], [2, 1], "#111111")
     assert figures.curves([line])["layout"]["showlegend"] is False
     assert figures.curves([line, line])["layout"]["showlegend"] is True
+
+
+@pytest.mark.parametrize(("constant", "expected"), [(0.001, [0.0, 0.002]), (-4.0, [-8.0, 0.0])])
+def test_a_constant_stands_in_the_middle_of_its_axis(constant, expected):
+    line = Line("lr", [0, 1, 2], [constant] * 3, "#111111")
+    assert figures.curves([line])["layout"]["yaxis"]["range"] == expected
+    assert "range" not in figures.curves([Line("lr", [0, 1], [0.0, 0.0], "#111111")])["layout"]["yaxis"]
 
 
 @given(st.text(max_size=200))

@@ -65,3 +65,12 @@ def test_seconds_are_summed_by_phase():
         }
     )
     assert found == {"rollout": 1.5}
+
+
+def test_what_no_phase_claims_is_the_rest():
+    seconds = {
+        name: Series([1, 2], [value, value]) for name, value in (("rollout", 1.0), ("update", 2.0), ("step", 3.5))
+    }
+    found = metrics.seconds_by_phase({f"time/{name}_seconds": series for name, series in seconds.items()})
+    assert found == {"rollout": 2.0, "update": 4.0, "rest": 1.0}
+    assert metrics.seconds_by_phase({"time/step_seconds": seconds["step"]}) == {"step": 7.0}

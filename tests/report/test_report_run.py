@@ -18,7 +18,7 @@ def run_dir(tmp_path):
         "run": str(path),
         "command": "train policy",
         "stopped": "kl_budget",
-        "metrics": {"eval/score": 1.23456, "steps": 48, "note": "kept", "by_kind": {"fact": 0.5}, "exact": True},
+        "metrics": {"eval/loss": 1.23456, "steps": 48, "note": "kept", "by_kind": {"fact": 0.5}, "exact": True},
         "outputs": {"model": "checkpoints/step-48/policy"},
     }
     inputs = {
@@ -65,12 +65,12 @@ def test_result_inputs_and_config_are_shown(run_dir, read_page):
     for text in (
         "prefloop train policy",
         "Run policy · ended: kl budget",
-        "eval/score 1.235",
+        "Loss on held-out rows 1.235 eval/loss",
         "steps 48",
         'by_kind {"fact": 0.5}',
         "exact true",
         "model checkpoints/step-48/policy",
-        f"reward models/reward {'ab' * 32} none",
+        f"reward models/reward {'ab' * 8}… none",
         "prefloop 0.1.0, python 3.11.7, torch 2.13.0",
         "Seed 7",
         f"note: '{HOSTILE}'",

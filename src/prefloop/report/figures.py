@@ -107,17 +107,16 @@ def drift(kl: float) -> float:
 
 
 def kl_ticks(highest: float) -> list[float]:
-    """Four to seven round KL values that lie evenly on a square-root scale."""
+    """Six KL values, about even on a square-root scale: of one digit where that is close enough, else of two."""
     if highest <= 0:
         return [0.0]
     step = drift(highest) / 5
-    values: list[float] = []
-    for index in range(6):
-        square = (index * step) ** 2
-        digits = 1 - math.floor(math.log10(square)) if square else 0
-        rounded = round(square, max(digits - 1, 0)) if square < 100 else round(square, -1)
-        if rounded not in values:
-            values.append(rounded)
+    values = [0.0]
+    for index in range(1, 6):
+        exact = (index * step) ** 2
+        tens = math.floor(math.log10(exact))
+        coarse = round(exact, -tens)
+        values.append(coarse if abs(coarse - exact) <= 0.12 * exact else round(exact, 1 - tens))
     return values
 
 
@@ -154,6 +153,10 @@ def curves(lines: Sequence[Line], *, height: int = 230) -> Figure:
     layout = _layout(height=height, x_title="step", y_title="")
     layout["showlegend"] = len(lines) > 1
     layout["margin"] |= {"t": 26 if len(lines) > 1 else 8, "b": 40}
+    values = {value for line in lines for value in line.y}
+    if len(values) == 1 and (constant := values.pop()):
+        # Left to itself the axis would run from -1 to 1 and show any small constant as 0.
+        layout["yaxis"]["range"] = sorted([0.0, 2 * constant])
     return {"data": traces, "layout": layout}
 
 

@@ -20,6 +20,9 @@ METRIC_NAMES: Mapping[str, str] = {
     "score/mean": "Score of the reward model",
     "reward/mean": "Reward (score minus KL penalty)",
     "reward/accuracy": "Share of pairs ordered as the annotator did",
+    "eval/loss": "Loss on held-out rows",
+    "eval/accuracy": "Accuracy on held-out pairs",
+    "eval/perplexity": "Perplexity on held-out rows",
     "kl/full": "KL to the reference, exact, nats per response",
     "kl/sequence": "KL to the reference, sampled, nats per response",
     "kl/coef": "KL coefficient",
@@ -96,9 +99,16 @@ def thinned(series: Series) -> tuple[Sequence[float], Sequence[float]]:
 
 
 def seconds_by_phase(metrics: Metrics) -> dict[str, float]:
-    """Sum over the run of every `time/*_seconds`, by phase."""
-    return {
+    """Sum over the run of every `time/*_seconds`, by phase.
+
+    Where phases stand beside `time/step_seconds`, which contains them, that key gives "rest": what no phase claims.
+    """
+    seconds = {
         key.removeprefix("time/").removesuffix("_seconds"): float(np.nansum(series.values))
         for key, series in metrics.items()
         if key.startswith("time/") and key.endswith("_seconds")
     }
+    if len(seconds) > 1 and "step" in seconds:
+        whole = seconds.pop("step")
+        seconds["rest"] = max(0.0, whole - sum(seconds.values()))
+    return seconds

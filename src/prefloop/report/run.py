@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.report import figures
-from prefloop.report.metrics import Metrics, grouped_keys, metric_plot, read_metrics, seconds_by_phase
+from prefloop.report.metrics import (
+    METRIC_NAMES,
+    Metrics,
+    grouped_keys,
+    metric_plot,
+    read_metrics,
+    seconds_by_phase,
+)
 from prefloop.report.page import (
     Answer,
     Block,
@@ -70,10 +77,17 @@ def configuration(run_dir: Path) -> list[Block]:
 
 def _result(result: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = []
-    for title, key in (("metric", "metrics"), ("output", "outputs")):
-        entries = result.get(key) or {}
-        if entries:
-            blocks.append(Table([title, "value"], [[str(name), _cell(value)] for name, value in entries.items()]))
+    metrics, outputs = result.get("metrics") or {}, result.get("outputs") or {}
+    known = [[METRIC_NAMES[name], _cell(value), name] for name, value in metrics.items() if name in METRIC_NAMES]
+    rest = [[str(name), _cell(value)] for name, value in metrics.items() if name not in METRIC_NAMES]
+    if known:
+        blocks.append(Table(["metric, at the end", "value", "key"], known))
+    if rest:
+        table = Table(["metric, at the end", "value"], rest)
+        blocks.append(Fold("Further metrics", [table]) if known else table)
+    if outputs:
+        rows = [[str(name), str(path)] for name, path in outputs.items()]
+        blocks.append(Table(["output", "path in the run directory"], rows, numeric_from=2))
     if result.get("answer"):
         text = json.dumps(result["answer"], indent=1, ensure_ascii=False)
         blocks.append(Fold("The whole answer", [Verbatim(text)]))
@@ -86,10 +100,10 @@ def _inputs(run_dir: Path) -> list[Block]:
         return []
     record = read_object(path)
     rows = [
-        [str(name), str(entry.get("path", "")), str(entry.get("sha256", "")), str(entry.get("audit", ""))]
+        [str(name), str(entry.get("path", "")), f"{entry.get('sha256', '')[:16]}…", str(entry.get("audit", ""))]
         for name, entry in record.get("inputs", {}).items()
     ]
-    table = Table(["input", "path", "sha256", "audit"], rows, numeric_from=4)
+    table = Table(["input", "path", "sha256 (whole in inputs.json)", "audit"], rows, numeric_from=4)
     versions = {"prefloop": record.get("prefloop"), "python": record.get("python"), **record.get("packages", {})}
     made_with = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     blocks: list[Block] = [table] if rows else [Prose("The run read no file.")]
