@@ -1,11 +1,14 @@
-# Everything runs in .venv, which each target makes when it is missing or older than what it installs.
+# Each target makes .venv where it is missing, and installs again only after pyproject.toml or constraints.txt changed.
 #
-#   make test     installs the train and dev extras, runs the tests
-#   make demo     installs the train extra, runs the whole loop in the simulated world
-#   make lint     ruff, mypy, import-linter
+#   make venv     installs everything that development needs
+#   make test     the same, then runs the tests
+#   make lint     the same, then ruff, mypy and import-linter
+#   make demo     installs what running needs, then runs the whole loop in the simulated world
 #   make clean    removes caches and build products (neither .venv nor runs)
 #
-# TORCH_INDEX=https://... adds a package index for torch, for example one that holds CPU-only builds.
+# PYTHON=python3.12             the interpreter that .venv is made with
+# TORCH_INDEX=https://...       a further package index for torch, for example one with CPU-only builds
+# PYTEST_ARGS="-n 2 -k config"  what pytest is told
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH_INDEX ?=
@@ -13,26 +16,24 @@ PYTEST_ARGS ?= -n 2
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
-INPUTS := pyproject.toml constraints.txt
+TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: venv demo test lint clean
+.PHONY: venv test lint demo clean
 
 venv: .venv/.installed-dev
 
-.venv/.installed-train: $(INPUTS)
-	@echo "Installing into .venv: PyTorch (0.8 GB with the CPU build, about 5 GB with CUDA), transformers, scipy (1.3 GB in all on CPU)"
+.venv/.installed-train: pyproject.toml constraints.txt
+	@echo "installing into .venv: $(TORCH) (0.8 GB as a CPU build, several GB with CUDA), transformers, scipy, plotly (0.6 GB)"
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("prefloop needs Python 3.11 or newer; set PYTHON=")'
 	$(PYTHON) -m venv .venv
-	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "torch==2.13.0"
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH)"
 	$(PIP) -e ".[train]"
 	@touch $@
 
 .venv/.installed-dev: .venv/.installed-train
-	@echo "Installing into .venv: pytest, hypothesis, ruff, mypy, import-linter (0.1 GB)"
+	@echo "installing into .venv: pytest, hypothesis, ruff, mypy, import-linter, pyarrow (0.3 GB)"
 	$(PIP) -e ".[train,dev]"
 	@touch $@
-
-demo: .venv/.installed-train
-	$(BIN)/prefloop demo --out runs/demo
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -43,6 +44,9 @@ lint: .venv/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+demo: .venv/.installed-train
+	$(BIN)/prefloop demo --out runs/demo
+
 clean:
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*
+	rm -rf build dist htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*
 	find src tests docs examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

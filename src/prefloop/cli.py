@@ -42,6 +42,27 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "data check": Command(
+        config="prefloop.data.config:DataCheckConfig",
+        run="prefloop.data.commands:check",
+        summary="Validate a data file and say what is in it.",
+        example="prefloop data check pairs.jsonl",
+        positionals=("file",),
+    ),
+    "data convert": Command(
+        config="prefloop.data.config:DataConvertConfig",
+        run="prefloop.data.commands:convert",
+        summary="Convert a data file to the standard columns of another kind.",
+        example="prefloop data convert pairs.jsonl --to demonstrations --out demonstrations.jsonl",
+        positionals=("file",),
+    ),
+    "data split": Command(
+        config="prefloop.data.config:DataSplitConfig",
+        run="prefloop.data.commands:split",
+        summary="Split a data file by prompt.",
+        example="prefloop data split pairs.jsonl --eval-fraction 0.1 --out split",
+        positionals=("file",),
+    ),
     "train sft": Command(
         config="prefloop.train.config:SFTConfig",
         run="prefloop.train.sft:train",
