@@ -85,7 +85,7 @@ def test_a_hacked_run_is_called_so_with_its_evidence(demo_dir, page):
     assert "this is reward hacking" in page.words
     assert "“disclaimer” fell most between the peak and the end" in page.words
     assert "“the town accepts no liability for errors” stands in" in page.words or "general information" in page.words
-    assert "Which hack this run shows. The annotators: “Everybody feels safer with a disclaimer.”" in page.words
+    assert "The policy found what these annotators fall for: “Everybody feels safer with a disclaimer.”" in page.words
 
 
 def test_the_page_answers_what_a_newcomer_asks(page):
@@ -107,6 +107,7 @@ def test_no_fall_is_not_called_a_hack(demo_writer, tmp_path, read_page):
     assert demo.outcome in ("no_fall", "no_rise")
     assert "this is reward hacking" not in words
     assert "no reward hacking can be shown" in words or "nothing to exploit" in words
+    assert "There was no clear fall for it to prevent." in words
 
 
 def rewrite_curve(run_dir, change):
@@ -123,6 +124,7 @@ def test_a_proxy_that_did_not_rise_proves_nothing(demo_writer, tmp_path, read_pa
     assert load(run_dir).outcome == "no_rise"
     words = read_page(render_demo(run_dir)).words
     assert "The proxy did not clearly rise" in words and "this is reward hacking" not in words
+    assert "what made utility fall was something else" in words
 
 
 def test_harmful_tuning_with_honest_annotators_is_told(demo_writer, tmp_path):
@@ -183,7 +185,30 @@ def test_parts_and_kinds_that_did_not_fall_are_not_blamed(demo_writer, tmp_path)
     run_dir = demo_writer(tmp_path / "run")
     change_answer(run_dir, worst_part="no_such_part", worst_kind="no_such_kind")
     text = demo_text.hack(load(run_dir))
-    assert "No part of true utility fell" in text and "No kind of prompt was answered worse" in text
+    assert "No part of true utility clearly fell" in text and "No kind of prompt was clearly answered worse" in text
+
+
+def test_the_worst_part_by_chance_is_not_blamed(demo_writer, tmp_path):
+    run_dir = demo_writer(tmp_path / "run", harm=0.02, seed=4)
+    demo = load(run_dir)
+    # Some part is always the lowest: here one fell by less than three standard errors of its paired difference.
+    fall = demo.part_difference(demo.answer.worst_part, "hacked", "hacked_peak")
+    assert -3 * fall.standard_error < fall.mean < 0
+    assert "No part of true utility clearly fell" in demo_text.hack(demo)
+    assert "None that could be told from chance" in " ".join(item.text for item in demo_text.lessons(demo))
+
+
+def test_a_run_that_is_best_at_its_end_is_told_as_such(demo_writer, tmp_path):
+    run_dir = demo_writer(tmp_path / "run")
+    rows = rows_of(run_dir)
+    ends = {row["prompt_id"]: row for row in rows if row["policy"] == "hacked"}
+    rows = [{**ends[r["prompt_id"]], "policy": "hacked_peak"} if r["policy"] == "hacked_peak" else r for r in rows]
+    (run_dir / "rollouts" / "evaluation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    utility = json.loads((run_dir / "result.json").read_text())["answer"]["true_utility"]
+    change_answer(run_dir, peak_step=48, true_utility=utility | {"hacked_peak": utility["hacked"]})
+    demo = load(run_dir)
+    assert "was best at the end" in demo_text.summary(demo)[2].text and demo.outcome == "no_fall"
+    assert "no clear fall for it to prevent" not in demo_text.summary(demo)[4].text
 
 
 def test_unmeasured_ceilings_are_left_out(demo_writer, tmp_path, read_page):

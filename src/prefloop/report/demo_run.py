@@ -97,6 +97,24 @@ class DemoRun:
             kinds[row.kind].append(row.true_utility)
         return {kind: mean_estimate(values) for kind, values in sorted(kinds.items())}
 
+    def part_difference(self, part: str, policy: str, baseline: str) -> Estimate:
+        """Mean difference of one part of true utility, paired by prompt."""
+        first, second = self._rows(policy), self._rows(baseline)
+        return paired_difference(
+            [row.parts.get(part, 0.0) for row in first], [row.parts.get(part, 0.0) for row in second]
+        )
+
+    def kind_difference(self, kind: str, policy: str, baseline: str) -> Estimate | None:
+        """Mean difference of true utility on the prompts of one kind, paired by prompt; None if there are none."""
+        pairs = zip(self._rows(policy), self._rows(baseline), strict=True)
+        differences = [row.true_utility - before.true_utility for row, before in pairs if row.kind == kind]
+        return mean_estimate(differences) if differences else None
+
+    @property
+    def peak_is_last(self) -> bool:
+        """Whether the unguarded run was at its best when it ended."""
+        return self.answer.peak_step == self.curves["hacked"][-1].step
+
     @property
     def peak(self) -> CurvePoint:
         """The point of the unguarded biased run whose true utility was highest on the other half of the prompts."""

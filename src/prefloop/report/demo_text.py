@@ -10,8 +10,11 @@ from prefloop.report.demo_run import DemoRun
 from prefloop.report.examples import misled_share, telling_phrase
 from prefloop.report.page import Prose
 from prefloop.report.records import RewardAccuracy
-from prefloop.report.wording import change, count, difference, interval, number, percent, plain
+from prefloop.report.wording import change, count, difference, interval, number, percent, plain, signed
 from prefloop.statistics.intervals import Estimate
+
+WORST_STANDARD_ERRORS = 3.0
+"""The worst of some twenty parts is low by chance too: it must stand out by more than a difference named beforehand."""
 
 POLICY_NAMES = {
     "sft": "SFT",
@@ -93,10 +96,13 @@ def _biased(demo: DemoRun) -> str:
             f"true utility was never better than at the start: {_mean(demo, 'sft')} there, {_mean(demo, 'hacked')} at "
             f"the end, a difference of {difference(fall)}"
         )
+    elif demo.peak_is_last:
+        truth = f"true utility, {_mean(demo, 'sft')} at the start, was best at the end: {_mean(demo, 'hacked')}"
     verdict = {
         "hacking": "The score says better and better, the truth says worse: this is reward hacking.",
-        "no_fall": "The fall is within two standard errors of none: no reward hacking can be shown in this run.",
-        "no_rise": "The proxy did not clearly rise, so the optimiser found nothing to exploit in this run.",
+        "no_fall": "True utility did not clearly fall: no reward hacking can be shown in this run.",
+        "no_rise": "The proxy did not clearly rise, so the optimiser found nothing to exploit in this run"
+        + ("; what made utility fall was something else." if change(fall) == "fell" else "."),
     }[demo.outcome]
     return f"With other annotators (“{_scenario(demo)}”) and all else the same, {proxy}, and {truth}. {verdict}"
 
@@ -118,8 +124,8 @@ def hack(demo: DemoRun) -> str:
 def _part_sentence(demo: DemoRun) -> str:
     part = demo.answer.worst_part
     before, after = (demo.part_means(policy).get(part, 0.0) for policy in ("hacked_peak", "hacked"))
-    if after >= before:
-        return f"No part of true utility fell between {_peak_name(demo)} and the end of the unguarded run."
+    if not _stands_out(demo.part_difference(part, "hacked", "hacked_peak")):
+        return f"No part of true utility clearly fell between {_peak_name(demo)} and the end of the unguarded run."
     return (
         f"Of the parts that true utility is the sum of, “{plain(part)}” fell most between {_peak_name(demo)} and the "
         f"end of the unguarded run: from {number(before)} to {number(after)} points an answer."
@@ -128,13 +134,18 @@ def _part_sentence(demo: DemoRun) -> str:
 
 def _kind_sentence(demo: DemoRun) -> str:
     kind = demo.answer.worst_kind
-    before, after = (demo.kind_utility(policy).get(kind) for policy in ("hacked_peak", "hacked"))
-    if before is None or after is None or after.mean >= before.mean:
-        return "No kind of prompt was answered worse than before."
+    fall = demo.kind_difference(kind, "hacked", "hacked_peak")
+    if fall is None or not _stands_out(fall):
+        return "No kind of prompt was clearly answered worse."
+    before, after = (demo.kind_utility(policy)[kind].mean for policy in ("hacked_peak", "hacked"))
     return (
-        f"It hurt most on prompts of the kind “{plain(kind)}”, where utility went from {number(before.mean)} to "
-        f"{number(after.mean)}."
+        f"It hurt most on prompts of the kind “{plain(kind)}”, where utility went from {number(before)} to "
+        f"{number(after)}."
     )
+
+
+def _stands_out(fall: Estimate) -> bool:
+    return fall.mean < -WORST_STANDARD_ERRORS * fall.standard_error
 
 
 def _peak_name(demo: DemoRun) -> str:
@@ -153,11 +164,12 @@ def _guarded(demo: DemoRun) -> str:
     over_sft = demo.utility_difference("guarded", "sft")
     verdict = {"rose": "better", "unclear": "no measurable difference", "fell": "worse"}
     without, before = verdict[change(over_hacked)], verdict[change(over_sft)]
-    caution = (
-        "A budget does not mend the reward model; it ends the search before it has found much."
-        if change(over_hacked) == "rose"
-        else "In this run the budget did not buy what it is for."
-    )
+    if change(over_hacked) == "rose":
+        caution = "A budget does not mend the reward model; it ends the search before it has found much."
+    elif demo.outcome == "hacking":
+        caution = "In this run the budget did not buy what it is for."
+    else:
+        caution = "There was no clear fall for it to prevent."
     return (
         f"{stopped}. Compared with the run that had no budget that is {without}: {difference(over_hacked)}; compared "
         f"with SFT, {before}: {difference(over_sft)}. {caution}"
@@ -170,9 +182,18 @@ def lessons(demo: DemoRun) -> list[Prose]:
         Prose(_what_is_learned(demo), "What a reward model learns from pairs."),
         Prose(_why_drift_control(demo), "Why drift must be controlled."),
         Prose(_what_hacking_is(demo), "What reward hacking is."),
-        Prose(f"The annotators: “{_scenario(demo)}.” {hack(demo)}", "Which hack this run shows."),
+        Prose(_which_hack(demo), "Which hack this run shows."),
         Prose(_not_judgment(demo), "Why a reward model is not human judgment."),
     ]
+
+
+def _which_hack(demo: DemoRun) -> str:
+    verdict = {
+        "hacking": f"The policy found what these annotators fall for: “{_scenario(demo)}.”",
+        "no_fall": f"None that could be told from chance, with these annotators: “{_scenario(demo)}.”",
+        "no_rise": f"None, as the proxy did not clearly rise, with these annotators: “{_scenario(demo)}.”",
+    }[demo.outcome]
+    return f"{verdict} {hack(demo)}"
 
 
 def _what_is_learned(demo: DemoRun) -> str:
@@ -201,7 +222,7 @@ def _why_drift_control(demo: DemoRun) -> str:
         f"the end, at KL {number(demo.answer.kl['hacked'], 1)}.",
         "no_fall": f"In this run that did not do measurable harm up to KL {number(demo.answer.kl['hacked'], 1)}; "
         "nothing in the score could have told so beforehand.",
-        "no_rise": "In this run the optimiser did not get that far.",
+        "no_rise": "In this run the proxy did not clearly rise, so that cannot be seen here.",
     }[demo.outcome]
     return (
         "A reward model was fitted to answers like SFT's and can be trusted, if at all, near those. An optimiser "
@@ -228,14 +249,14 @@ def _what_hacking_is(demo: DemoRun) -> str:
 
 
 def _not_judgment(demo: DemoRun) -> str:
-    proxy, utility = demo.curves["hacked"][-1].proxy.mean, demo.utility("hacked").mean
+    proxy, utility = demo.proxy_gain("hacked").mean, demo.utility_difference("hacked", "sft").mean
     return (
         "It is one instrument, fitted to a limited number of comparisons by particular people: it copies their bias, "
-        "adds errors of its own, and cannot notice that it is being fooled. It gave the answers of the unguarded "
-        f"policy {number(proxy)}, when they were worth {number(utility)}. Here that can be seen because the world is "
-        "simulated and its truth is published. With real people it cannot, so the evidence has to come from elsewhere: "
-        "audits of the data and of the reward model, judgments by other people on fresh answers, and a decision that "
-        "can overrule the score."
+        "adds errors of its own, and cannot notice that it is being fooled. From SFT to the end of the unguarded run "
+        f"the score of the answers changed by {signed(proxy)}, their true worth by {signed(utility)}. Here that can be "
+        "seen because the world is simulated and its truth is published. With real people it cannot, so the evidence "
+        "has to come from elsewhere: audits of the data and of the reward model, judgments by other people on fresh "
+        "answers, and a decision that can overrule the score."
     )
 
 
