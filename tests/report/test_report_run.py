@@ -65,7 +65,7 @@ def test_result_inputs_and_config_are_shown(run_dir, read_page):
     for text in (
         "prefloop train policy",
         "Run policy · ended: kl budget",
-        "Loss on held-out rows 1.235 eval/loss",
+        "Loss on held-out rows eval/loss 1.235",
         "steps 48",
         'by_kind {"fact": 0.5}',
         "exact true",

@@ -78,10 +78,10 @@ def configuration(run_dir: Path) -> list[Block]:
 def _result(result: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = []
     metrics, outputs = result.get("metrics") or {}, result.get("outputs") or {}
-    known = [[METRIC_NAMES[name], _cell(value), name] for name, value in metrics.items() if name in METRIC_NAMES]
+    known = [[METRIC_NAMES[name], name, _cell(value)] for name, value in metrics.items() if name in METRIC_NAMES]
     rest = [[str(name), _cell(value)] for name, value in metrics.items() if name not in METRIC_NAMES]
     if known:
-        blocks.append(Table(["metric, at the end", "value", "key"], known))
+        blocks.append(Table(["metric, at the end", "key", "value"], known, numeric_from=2))
     if rest:
         table = Table(["metric, at the end", "value"], rest)
         blocks.append(Fold("Further metrics", [table]) if known else table)
