@@ -31,6 +31,13 @@ class Optimizer(Section):
     """Gradients are clipped to this norm."""
 
 
+class Stage(Section):
+    """One stage of the schedule."""
+
+    num_steps: PositiveInt
+    """Its steps."""
+
+
 class TrainConfig(Section):
     """Trains on pairs."""
 
@@ -50,6 +57,8 @@ class TrainConfig(Section):
     """The algorithm."""
     out: str | None = None
     """Run directory."""
+    stages: tuple[Stage, ...] = ()
+    """Stages of the schedule."""
     optimizer: Optimizer = Optimizer()
     """The optimizer."""
 
@@ -224,14 +233,22 @@ def test_flags_stand_over_the_file(runs: Runs, tmp_path: Path) -> None:
         ("train sft --data a --optimizer.lr 0", "--optimizer.lr: is 0; should be greater than 0"),
         ("train sft --data a --offset", "--offset: needs a value"),
         ("train sft --data a --json=1", "--json: takes no value"),
+        ("train sft --stages 3", "--stages: can only be given in a --config file"),
+        ("train policy --algorithm", "--algorithm: needs a value"),
+        (
+            "train policy --data a -- --algorithm rloo",
+            "unexpected word: --algorithm; `prefloop train policy` takes flags",
+        ),
+        ("merge", "DATA: is required; give DATA"),
         ("train sft a", "unexpected word: a; `prefloop train sft` takes flags only"),
+        ("train policy -h extra --config", "--config: needs a value"),
         ("data check", "FILE: is required; give FILE"),
         ("data check a b", "unexpected word: b; `prefloop data check` takes FILE"),
         ("trian sft", "unknown command: trian sft; did you mean `prefloop train sft`? `prefloop --help` lists all"),
         ("data chek x", "unknown command: data chek; did you mean `prefloop data check`?"),
         ("zzz", "unknown command: zzz; `prefloop --help` lists all"),
         ("--data x", "unknown command: --data x"),
-        ("train --data x", "unknown command: train --data"),
+        ("train --data x", "`prefloop train` is not a whole command; one of train sft, train policy"),
         ("train policy --algorithm poo", "--algorithm: unknown algorithm poo; did you mean ppo? known: ppo, rloo"),
         ("train policy --data a --settings.group-size 2", "--settings.group-size: unknown flag"),
         ("train sft --config nowhere.yaml", "nowhere.yaml: no such file"),
@@ -297,6 +314,8 @@ def test_the_answer_for_people() -> None:
             "ok": True,
             "missing": None,
             "sources": ["a", "b"],
+            "sides": [{"train": 3, "eval": {"rows": 1}}, {"text": "x" * 80}],
+            "runs": [["a", 1], {"b": 2.5}],
             "bad": [{"line": 3, "problem": "no text"}, {"line": 17, "field": "chosen"}],
             "empty": [],
         }
@@ -308,7 +327,13 @@ def test_the_answer_for_people() -> None:
         ok                yes
         missing           -
         sources           a, b
+        runs              a, 1, b: 2.5
         empty             -
+
+        sides
+          train  eval.rows  text
+              3          1
+                            xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...
 
         bad
           line  problem  field
@@ -359,7 +384,7 @@ def test_exit_codes(runs: Runs, capfd: Any, error: BaseException, code: int, tex
 
 def test_help_says_everything_about_a_command(runs: Runs, capsys: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    assert main(["train", "policy", "--help", "--algorithm", "rloo"]) == 0
+    assert main(["train", "policy", "-h", "--algorithm", "rloo"]) == 0
     text = capsys.readouterr().out
     for line in (
         "usage:    prefloop train policy --data VALUE... [--FLAG VALUE]...",
@@ -369,6 +394,7 @@ def test_help_says_everything_about_a_command(runs: Runs, capsys: Any, monkeypat
         "  --no-shuffle  Draw rows in random order. [true|false, default true]",
         "  --model       Starting weights. [text, default none]",
         "  --loss        The loss. [dpo|ipo, default dpo]",
+        "  stages:       Stages of the schedule. Only in a --config file. [Stage..., default (empty)]",
         "optimizer: How weights are updated.",
         "  --optimizer.lr             Peak learning rate. [number > 0, default 1e-05]",
         "settings: Leave-one-out baseline.",
@@ -382,11 +408,12 @@ def test_help_says_everything_about_a_command(runs: Runs, capsys: Any, monkeypat
 
 
 def test_commands_are_listed(runs: Runs, capsys: Any) -> None:
-    for words in ([], ["--help"]):
+    for words in ([], ["--help"], ["-h"]):
         assert main(words) == 0
         lines = capsys.readouterr().out.splitlines()
         assert [line.split("  ")[1] for line in lines if line.startswith("  ")] == list(cli.COMMANDS)
         assert "" in lines[2:]
+    assert main(["train", "-h"]) == 0
     assert main(["train"]) == 0
     text = capsys.readouterr().out
     assert "train sft" in text

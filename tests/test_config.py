@@ -64,6 +64,12 @@ class Config(Section):
     """Starting weights."""
     label: str = ""
     """Free text."""
+    code: Annotated[str, Field(min_length=2, pattern="^[a-z]+$")] = "abc"
+    """Lower-case letters."""
+    share: Annotated[float, Field(allow_inf_nan=False)] = 0.5
+    """A finite number."""
+    mode: Literal["a", "b"] | None = None
+    """A word, or nothing."""
     size: int | str = "auto"
     """A number, or a word."""
     skip_bad: bool = False
@@ -142,6 +148,10 @@ def test_yaml_values_have_their_types(yaml_file: Any) -> None:
         ({"loss": "ipo"}, {"loss": "ipo"}),
         ({"num_steps": "-3"}, {"num_steps": -3}),
         ({"data": "one"}, {"data": ("one",)}),
+        ({"limit": ["none"]}, {"limit": None}),
+        ({"limit": ["4"]}, {"limit": 4}),
+        ({"mode": "b"}, {"mode": "b"}),
+        ({"mode": "none"}, {"mode": None}),
     ],
 )
 def test_typed_text_becomes_the_type_of_its_field(
@@ -178,6 +188,9 @@ def test_an_override_replaces_one_key_of_a_section(yaml_file: Any) -> None:
         ("data: [a]\noptimizer: 3\n", "c.yaml:2: optimizer: is 3; should be a section of keys"),
         ("data: [a]\nloss: dpoo\n", "c.yaml:2: loss: is \"dpoo\"; should be one of 'dpo', 'ipo'"),
         ("data: [a]\nsize: 2.5\n", "c.yaml:2: size: is 2.5; should be a whole number or text"),
+        ("data: [a]\nlabel: {x: 1}\n", "c.yaml:2: label: is a section of keys; should be text"),
+        ("data: [a]\noptimizer: {lr: {x: 1}}\n", "c.yaml:2: optimizer.lr: is a section of keys; should be a number"),
+        ("data: {a: 1}\n", "c.yaml:1: data: is a section of keys; should be a list"),
         ("data: [a]\nfloors: {truth: high}\n", 'c.yaml:2: floors.truth: is "high"; should be a number'),
         ("data: [a]\nnum_steps: 1001\n", "c.yaml: num_steps above 1000 needs a limit"),
         ("data: [a]\ndata: [b]\n", "c.yaml:2: data: this key stands already in line 1; keep one of the two"),
@@ -205,6 +218,12 @@ def test_what_is_wrong_in_a_file_is_said_with_its_line(yaml_file: Any, text: str
         ({"skip_bad": "perhaps"}, '--skip-bad: is "perhaps"; should be true or false'),
         ({"num_steps": ["1", "2"]}, '--num-steps: is ["1", "2"]; should be a whole number'),
         ({"num_steps": "1001"}, "num_steps above 1000 needs a limit"),
+        ({"data": ["none"], "limit": ["1", "2"]}, '--limit: is ["1", "2"]; should be a whole number'),
+        ({"code": "a"}, '--code: is "a"; should be text of at least 2 characters'),
+        ({"code": "A1"}, '--code: is "A1"; should be text that matches ^[a-z]+$'),
+        ({"share": "inf"}, "--share: is Infinity; should be a finite number"),
+        ({"mode": "c"}, "--mode: is \"c\"; should be one of 'a', 'b'"),
+        ({"label": ["x" * 100, "y"]}, f'--label: is ["{"x" * 55}...; should be text'),
         ({"floors": ["truth"]}, "--floors: is empty; should be a number"),
         ({"optimizer.betas": ["1"]}, "--optimizer.betas: is [1]; should be more values"),
         ({"optimizer.betas": ["1", "2", "3"]}, '--optimizer.betas: is [1, 2, "3"]; should be at most 2 values'),
@@ -252,6 +271,16 @@ def test_origins_replace_the_flag_in_messages() -> None:
 def test_unreadable_files(tmp_path: Path, name: str, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         load(Config, yaml_path=tmp_path / name)
+
+
+def test_a_file_that_may_not_be_read(yaml_file: Any, monkeypatch: Any) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = yaml_file("data: [a]\n")
+    # Not by chmod: the superuser, who runs the tests in some places, may read everything.
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert failure(path) == "c.yaml: may not be read; change its permissions"
 
 
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -75,8 +76,10 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def processor_seconds(*words: str) -> float:
     """Processor time of a child process: unlike wall time, it does not count what else the machine does."""
+    # Not under a measurement of coverage, which slows it.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, *words], check=True, capture_output=True)
+    subprocess.run([sys.executable, *words], check=True, capture_output=True, env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 

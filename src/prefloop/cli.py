@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import itertools
 import os
 import select
 import signal
@@ -224,7 +225,7 @@ def _without_command(words: Sequence[str]) -> int:
         from prefloop import __version__
 
         return _answer(__version__)
-    named = " ".join(word for word in words if not word.startswith("-"))
+    named = " ".join(itertools.takewhile(lambda word: not word.startswith("-"), words))
     group = {name: command for name, command in COMMANDS.items() if name.startswith(f"{named} ")}
     if group and words in ([named], [named, "--help"], [named, "-h"]):
         return _answer(_listing(group))

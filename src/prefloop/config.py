@@ -255,7 +255,7 @@ def _wanted(details: ErrorDetails) -> str:
     match kind.partition("_")[0]:
         case "int":
             return "a whole number"
-        case "float" | "decimal":
+        case "float":
             return "a number"
         case "finite":
             return "a finite number"
@@ -276,10 +276,8 @@ def _wanted(details: ErrorDetails) -> str:
             return "a section of keys"
         case "tuple" | "list" | "set" | "frozen":
             return "a list"
-        case "none":
-            return "none"
         case _:
-            # "Input should be greater than 0", "Tuple should have at least 1 item after validation, not 0".
+            # For example "Input should be greater than 0".
             return details["msg"].partition("should be ")[2] or details["msg"]
 
 

@@ -195,12 +195,13 @@ def help_sections(model: type[BaseModel], positionals: Sequence[str] = ()) -> li
         title = item.key.rpartition(".")[0]
         docs.setdefault(title, " ".join((item.section.__doc__ or "").split()))
         name = item.key.upper() if item.key in positionals else flag_of(item.key)
+        doc = item.doc
         if not is_flag(item):
-            name = f"{item.key} (in --config only)"
+            name, doc = f"{item.key}:", f"{doc} Only in a --config file."
         elif _is_switch(item) and item.default == "true":
             name = flag_of(f"no_{item.key}")
         label = type_label(item.annotation, item.info.metadata)
-        sections.setdefault(title, []).append(HelpRow(name, label, item.default, item.required, item.doc))
+        sections.setdefault(title, []).append(HelpRow(name, label, item.default, item.required, doc))
     return [
         HelpSection(title, docs[title], tuple(sorted(rows, key=lambda row: not row.required)))
         for title, rows in sections.items()
