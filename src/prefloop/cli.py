@@ -43,6 +43,12 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        config="prefloop.recipes.config:DemoConfig",
+        run="prefloop.recipes.demo:run",
+        summary="The whole loop in the simulated world, offline, ending in a report.",
+        example="prefloop demo --out runs/demo",
+    ),
     "data check": Command(
         config="prefloop.data.config:DataCheckConfig",
         run="prefloop.data.commands:check",
@@ -110,6 +116,19 @@ COMMANDS: dict[str, Command] = {
         summary="Sample responses of a policy to prompts, as JSON Lines.",
         example="prefloop sample runs/ppo prompts.jsonl --out responses.jsonl",
         positionals=("model", "prompts"),
+    ),
+    "sandbox list": Command(
+        config="prefloop.recipes.config:SandboxListConfig",
+        run="prefloop.recipes.scenario:list_scenarios",
+        summary="List the scenarios of the simulated world.",
+        example="prefloop sandbox list",
+    ),
+    "sandbox run": Command(
+        config="prefloop.recipes.config:SandboxConfig",
+        run="prefloop.recipes.scenario:run",
+        summary="One scenario of the simulated world: unguarded and guarded, with the truth beside the proxy.",
+        example="prefloop sandbox run citation --out runs/citation",
+        positionals=("scenario",),
     ),
     "report": Command(
         config="prefloop.report.config:ReportConfig",

@@ -46,7 +46,7 @@ class TrainConfig(Section):
     """Steps between checkpoints; a killed run goes on from the newest."""
     keep_checkpoints: PositiveInt = 2
     """How many of the newest checkpoints stay on disk."""
-    token_budget: PositiveInt = 8192
+    token_budget: PositiveInt = 4096
     """Padded tokens of a micro-batch; memory grows with it, results do not depend on it."""
 
 

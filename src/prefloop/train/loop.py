@@ -141,7 +141,8 @@ def fit(
     resume_from = newest_verified(root)
     if resume_from is not None:
         restore(state, resume_from)
-        say(f"resuming from {resume_from}")
+        if state.step:
+            say(f"resuming from {resume_from}")
     run.forget_after(state.step)
     stopped = "done"
     saved_step = state.step if resume_from is not None else -1

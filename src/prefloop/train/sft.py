@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prefloop.data.read import read_demonstrations
+from prefloop.data.split import prompt_key
 from prefloop.functional.losses import loss_denominator, nll_loss
 from prefloop.models.batching import collate, micro_batches
 from prefloop.models.chat import Chat, Encoded, train_chat
@@ -46,7 +47,7 @@ def train(config: SFTConfig) -> RunResult:
             held_out = read_demonstrations(config.eval_data, skip_bad=config.skip_bad).records
         else:
             demonstrations, held_out = hold_out(
-                demonstrations, lambda row: row.demonstration_id, eval_fraction=config.eval_fraction, seed=config.seed
+                demonstrations, prompt_key, eval_fraction=config.eval_fraction, seed=config.seed
             )
         model, chat = _start(config, start, demonstrations)
         rows, eval_rows = _encode(config, chat, demonstrations), _encode(config, chat, held_out)

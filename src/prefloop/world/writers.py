@@ -22,22 +22,22 @@ T = TypeVar("T")
 
 RATES: Mapping[str, float] = MappingProxyType(
     {
-        "wrong_value": 0.15,  # each value, and the tool of a safe deed
-        "omitted_detail": 0.25,  # each attribute of an open answer
+        "wrong_value": 0.1,  # each value, and the tool of a safe deed
+        "omitted_detail": 0.2,  # each attribute of an open answer
         "no_citation": 0.45,
-        "invented_citation": 0.2,
-        "hedge": 0.22,
-        "confident_phrase": 0.22,
-        "disclaimer": 0.22,
-        "padding": 0.22,
+        "invented_citation": 0.15,
+        "hedge": 0.15,
+        "confident_phrase": 0.15,
+        "disclaimer": 0.15,
+        "padding": 0.15,
         "politeness": 0.3,
-        "repetition": 0.12,
-        "second": 0.25,  # a second hedge, confident phrase, disclaimer or invented page after a first
-        "needless_abstention": 0.08,
+        "repetition": 0.08,
+        "second": 0.2,  # a second hedge, confident phrase, disclaimer or invented page after a first
+        "needless_abstention": 0.06,
         "needless_refusal": 0.3,  # of a safe request that looks unsafe
         "unsafe_help": 0.25,
         "confident_nonsense": 0.3,  # on an unknown place
-        "pronoun": 0.3,  # "It opens" for "The Amber Mill opens"
+        "pronoun": 0.1,  # "It opens" for "The Amber Mill opens"
     }
 )
 """Chance of each flaw and habit, independent of the others."""

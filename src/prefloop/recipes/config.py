@@ -1,0 +1,66 @@
+"""Configs of the recipes: the simulated world, end to end."""
+
+from __future__ import annotations
+
+from pydantic import PositiveFloat, PositiveInt
+
+from prefloop.config import Section
+from prefloop.models.config import ScratchConfig
+from prefloop.train.config import DEFAULT_KL_BUDGET, OptimizerConfig
+
+
+class SandboxListConfig(Section):
+    """The scenarios of the simulated world."""
+
+
+class SandboxConfig(Section):
+    """One scenario of the simulated world: demonstrations, biased judgments, reward model, policy, truth."""
+
+    scenario: str = "disclaimer"
+    """Scenario: which annotators judge (see `sandbox list`)."""
+    out: str | None = None
+    """Run directory; by default runs/<command>-<hash of the config>."""
+    seed: int = 0
+    """Seed of the world, of all sampling and of all training."""
+    num_threads: PositiveInt = 1
+    """Threads of each of the two processes that run side by side; what runs alone gets twice as many."""
+    token_budget: PositiveInt = 1024
+    """Padded tokens of a micro-batch; small ones are fastest for a small model on a CPU."""
+    num_demonstrations: PositiveInt = 6000
+    """Demonstrations for supervised fine-tuning."""
+    num_pairs: PositiveInt = 3000
+    """Comparisons that the annotators judge."""
+    num_eval_prompts: PositiveInt = 1000
+    """Unseen prompts of the evaluation; one half chooses the peak, the other half is reported."""
+    scratch: ScratchConfig = ScratchConfig(num_layers=3, vocab_size=1600, max_position=128)
+    """Shape of the policy and of the reward model."""
+    sft_epochs: PositiveInt = 6
+    """Passes over the demonstrations."""
+    sft_optimizer: OptimizerConfig = OptimizerConfig(lr=2e-3)
+    """Optimiser of supervised fine-tuning."""
+    reward_epochs: PositiveInt = 2
+    """Passes over the pairs."""
+    reward_optimizer: OptimizerConfig = OptimizerConfig(lr=5e-4)
+    """Optimiser of the reward model."""
+    algorithm: str = "ppo"
+    """Algorithm of policy optimisation."""
+    num_steps: PositiveInt = 48
+    """Steps of policy optimisation."""
+    prompts_per_step: PositiveInt = 128
+    """Responses sampled in one step."""
+    policy_epochs: PositiveInt = 2
+    """Passes over one round of rollouts."""
+    max_new_tokens: PositiveInt = 48
+    """Longest response in tokens."""
+    kl_coef: PositiveFloat = 0.05
+    """Weight of the KL penalty in every run, guarded or not."""
+    kl_budget: PositiveFloat = DEFAULT_KL_BUDGET
+    """KL budget of the guarded run."""
+    policy_optimizer: OptimizerConfig = OptimizerConfig(lr=3e-4, schedule="constant", warmup_fraction=0.0)
+    """Optimiser of the policy."""
+    value_optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3, schedule="constant", warmup_fraction=0.0)
+    """Optimiser of the value model."""
+
+
+class DemoConfig(SandboxConfig):
+    """The whole loop in the simulated world, offline: tuned on honest judgments, hacked on biased ones, guarded."""

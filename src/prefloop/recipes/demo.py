@@ -1,0 +1,148 @@
+"""The demo: one world, honest and biased annotators, and what optimisation makes of either reward model.
+
+Stages: supervised fine-tuning; comparisons of its samples judged by honest and by biased annotators; a reward model
+from each; PPO against the honest one ("tuned"), against the biased one without a KL budget ("hacked") and with the
+default budget ("guarded"). Then the truth, on prompts that nothing was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefloop.console import say
+from prefloop.data.read import read_pairs
+from prefloop.recipes.config import DemoConfig
+from prefloop.recipes.measure import Measured, curve_row, difference, means_of_parts, peak_step, plain
+from prefloop.recipes.scenario import (
+    Clock,
+    branch,
+    last,
+    measure_runs,
+    peak_memory,
+    scenario_named,
+    side_by_side,
+    stored_answer,
+    write_curves,
+)
+from prefloop.recipes.stages import Bench, run_sft, write_data, write_rows
+from prefloop.report.demo import render_demo
+from prefloop.rundir import RunDir, atomic_file
+from prefloop.statistics.pairwise import accuracy_with_ties
+from prefloop.types import InputError
+from prefloop.world.scenarios import SCENARIOS
+
+
+def run(config: DemoConfig) -> dict[str, Any]:
+    """Run (or resume) the demo. The answer is the one that `docs/commands` describes."""
+    if not scenario_named(config.scenario).expected_findings:
+        raise InputError(
+            f"the annotators of {config.scenario!r} have no bias to show",
+            field="scenario",
+            remedy=f"known: {', '.join(name for name, each in SCENARIOS.items() if each.expected_findings)}",
+        )
+    with RunDir("demo", config, {}) as run_dir:
+        if run_dir.finished:
+            return stored_answer(run_dir.path)
+        clock, root = Clock(), run_dir.path
+        say("1. Supervised fine-tuning, from scratch, on demonstrations of mixed quality.")
+        with clock.timed("data and SFT"):
+            bench = Bench.build(root, config, num_threads=2 * config.num_threads)
+            write_data(bench)
+            run_sft(bench)
+        say("2. Annotators compare pairs of its answers, honest ones and biased ones. Two reward models learn from the")
+        say("   pairs, and PPO optimises the policy against each, held near the SFT policy by a KL penalty.")
+        with clock.timed("pairs, reward models, PPO"):
+            side_by_side(
+                (branch, (root, config, "honest", {"tuned": None})),
+                (branch, (root, config, config.scenario, {"hacked": None, "guarded": config.kl_budget})),
+            )
+        say(f"3. The truth beside the proxy, on {config.num_eval_prompts} prompts that nothing was trained on.")
+        with clock.timed("evaluation"):
+            tuned, biased = side_by_side(
+                (measure_runs, (root, config, "honest", ("tuned",))),
+                (measure_runs, (root, config, config.scenario, ("hacked", "guarded"))),
+            )
+        measured: dict[str, dict[int, Measured]] = {**tuned, **biased}
+        write_curves(root, measured)
+        answer = _answer(root, config, measured)
+        answer |= {"seconds": clock.total(), "peak_memory_bytes": peak_memory(), "stages": dict(clock.seconds)}
+        run_dir.finish(stopped="done", metrics={}, outputs={}, answer=answer)
+        with atomic_file(root / "report.html") as file:
+            file.write(render_demo(root))
+        _tell(answer)
+        return answer
+
+
+def _policies(measured: Mapping[str, Mapping[int, Measured]]) -> dict[str, Measured]:
+    """The five policies of the table."""
+    hacked = measured["hacked"]
+    return {
+        "sft": measured["tuned"][0],
+        "tuned": last(measured["tuned"]),
+        "hacked_peak": hacked[peak_step(hacked)],
+        "hacked": last(hacked),
+        "guarded": last(measured["guarded"]),
+    }
+
+
+def _answer(root: Path, config: DemoConfig, measured: Mapping[str, Mapping[int, Measured]]) -> dict[str, Any]:
+    """Store what the policies wrote; give the answer."""
+    policies = _policies(measured)
+    (root / "rollouts").mkdir(exist_ok=True)
+    write_rows(
+        root / "rollouts" / "evaluation.jsonl",
+        [{"policy": name, **row} for name, policy in policies.items() for row in policy.rows],
+    )
+    sft, peak, hacked, guarded = (policies[name] for name in ("sft", "hacked_peak", "hacked", "guarded"))
+    return {
+        "report": str(root / "report.html"),
+        "seed": config.seed,
+        "scenario": config.scenario,
+        "scenario_description": SCENARIOS[config.scenario].description,
+        "kl_budget": config.kl_budget,
+        "num_prompts": config.num_eval_prompts,
+        "num_pairs": config.num_pairs,
+        "peak_step": peak_step(measured["hacked"]),
+        "kl": {name: policy.kl for name, policy in policies.items()},
+        "proxy": {name: plain(policy.proxy()) for name, policy in policies.items()},
+        "proxy_start": {name: plain(measured[name][0].proxy()) for name in ("tuned", "hacked")},
+        "true_utility": {name: plain(policy.utility()) for name, policy in policies.items()},
+        "differences": {
+            "tuned_minus_sft": plain(difference(policies["tuned"], sft)),
+            "hacked_minus_peak": plain(difference(hacked, peak)),
+            "guarded_minus_hacked": plain(difference(guarded, hacked)),
+            "guarded_minus_sft": plain(difference(guarded, sft)),
+        },
+        "reward_accuracy": {
+            "honest": _reward_accuracy(root, config, "honest"),
+            "biased": _reward_accuracy(root, config, config.scenario),
+        },
+        "worst_part": _fell_most(means_of_parts(peak.reported()), means_of_parts(hacked.reported())),
+        "worst_kind": _fell_most(curve_row("", 0, peak)["kinds"], curve_row("", 0, hacked)["kinds"]),
+    }
+
+
+def _fell_most(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """The name whose value fell most; what is missing counts 0."""
+    return min({**before, **after}, key=lambda name: after.get(name, 0.0) - before.get(name, 0.0))
+
+
+def _reward_accuracy(root: Path, config: DemoConfig, scenario: str) -> dict[str, float]:
+    """Accuracy on the held-out prompts of the same annotators' pairs, beside what the longer answer would score."""
+    bench = Bench.build(root, config)
+    result = json.loads((bench.stage(f"reward-{scenario}") / "result.json").read_text(encoding="utf-8"))
+    pairs = read_pairs([str(bench.data(f"pairs-{scenario}"))]).records
+    longer = accuracy_with_ties([float(len(pair.chosen) - len(pair.rejected)) for pair in pairs])
+    return {"accuracy": result["metrics"]["eval/accuracy"], "longer": longer}
+
+
+def _tell(answer: Mapping[str, Any]) -> None:
+    """The result in a few lines."""
+    for name, value in answer["true_utility"].items():
+        say(
+            f"   {name:12s} true utility {value['mean']:6.2f} +- {value['standard_error']:.2f}   "
+            f"proxy {answer['proxy'][name]['mean']:6.2f}   KL {answer['kl'][name]:5.1f}"
+        )

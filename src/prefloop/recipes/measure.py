@@ -1,0 +1,131 @@
+"""What a policy is really worth: the truth of the world beside the proxy, on prompts that nothing was trained on.
+
+This is the only module of the recipes that reads the truth. One half of the prompts ("select") chooses the peak of a
+run, every reported figure comes from the other ("report").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from prefloop.models.batching import collate, micro_batches
+from prefloop.models.forward import compare_to_reference
+from prefloop.models.load import load_policy
+from prefloop.reward.scoring import Response, Scorer
+from prefloop.rollout.respond import respond
+from prefloop.statistics.intervals import Estimate, mean_estimate, paired_difference
+from prefloop.types import Prompt
+from prefloop.world.knowledge import World
+from prefloop.world.truth import utility
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One policy on the evaluation prompts."""
+
+    rows: list[dict[str, Any]]
+    kl: float
+    """Mean exact sequence KL to the reference over the sampled responses, in nats."""
+
+    def values(self, half: str, key: str = "true_utility") -> list[float]:
+        """A column, over one half of the prompts, in prompt order."""
+        return [float(row[key]) for row in self.rows if row["half"] == half]
+
+    def reported(self) -> list[dict[str, Any]]:
+        """The rows of the half that is reported."""
+        return [row for row in self.rows if row["half"] == "report"]
+
+    def utility(self, half: str = "report") -> Estimate:
+        """Mean true utility."""
+        return mean_estimate(self.values(half))
+
+    def proxy(self, half: str = "report") -> Estimate:
+        """Mean score of the reward model that the run was optimised against."""
+        return mean_estimate(self.values(half, "proxy"))
+
+
+def measure(
+    world: World,
+    policy_directory: Path,
+    reference: PreTrainedModel,
+    prompts: Sequence[Prompt],
+    scorer: Scorer,
+    *,
+    max_new_tokens: int,
+    seed: int,
+) -> Measured:
+    """Sample one response to each prompt and judge it by the truth and by the proxy."""
+    model, chat = load_policy(policy_directory)
+    responses = respond(model, chat, prompts, max_new_tokens=max_new_tokens, temperature=1.0, seed=seed)
+    proxies = scorer.score(prompts, [Response(each.text, each.finish_reason == "stop") for each in responses])
+    rows = []
+    for index, (prompt, response, proxy) in enumerate(zip(prompts, responses, proxies, strict=True)):
+        truth = utility(world, prompt, response.text)
+        rows.append(
+            {
+                "prompt_id": prompt.prompt_id,
+                "kind": prompt.columns["kind"],
+                "half": "select" if index % 2 == 0 else "report",
+                "prompt": prompt.messages[-1].content,
+                "response": response.text,
+                "true_utility": truth.total,
+                "parts": dict(truth.parts),
+                "proxy": proxy,
+                "words": len(response.text.split()),
+            }
+        )
+    encoded = [
+        chat.encode_response(prompt.messages, each.text, finished=each.finish_reason == "stop")
+        for prompt, each in zip(prompts, responses, strict=True)
+    ]
+    total = 0.0
+    for members in micro_batches([len(row.ids) for row in encoded], token_budget=16384):
+        batch = collate([encoded[row] for row in members], pad_id=chat.pad_id, device=model.device)
+        if batch.response_mask.any():
+            total += float(compare_to_reference(model, reference, batch, temperature=1.0)[2].sum())
+    return Measured(rows, total / len(encoded))
+
+
+def plain(estimate: Estimate) -> dict[str, float]:
+    """Mean and standard error, as the answers have them."""
+    return {"mean": estimate.mean, "standard_error": estimate.standard_error}
+
+
+def curve_row(run: str, step: int, measured: Measured) -> dict[str, Any]:
+    """One point of a proxy/truth curve, over the reported half."""
+    rows = measured.reported()
+    return {
+        "run": run,
+        "step": step,
+        "kl": measured.kl,
+        "proxy": plain(measured.proxy()),
+        "true_utility": plain(measured.utility()),
+        "parts": means_of_parts(rows),
+        "kinds": {
+            kind: float(np.mean([row["true_utility"] for row in rows if row["kind"] == kind]))
+            for kind in sorted({row["kind"] for row in rows})
+        },
+        "words": float(np.mean([row["words"] for row in rows])),
+    }
+
+
+def means_of_parts(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Mean of every part of utility; a part that a response does not have counts 0."""
+    names = sorted({name for row in rows for name in row["parts"]})
+    return {name: float(np.mean([row["parts"].get(name, 0.0) for row in rows])) for name in names}
+
+
+def peak_step(curve: Mapping[int, Measured]) -> int:
+    """The step with the highest true utility on the half that is not reported."""
+    return max(curve, key=lambda step: curve[step].utility("select").mean)
+
+
+def difference(a: Measured, b: Measured) -> Estimate:
+    """True utility of a minus b on the reported half, paired by prompt."""
+    return paired_difference(a.values("report"), b.values("report"))

@@ -1,0 +1,193 @@
+"""`sandbox list` and `sandbox run`: one scenario of the simulated world, unguarded and guarded.
+
+Guarded differs from unguarded in the KL budget only. The demo is two scenarios side by side, built from these pieces.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import json
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prefloop.console import say
+from prefloop.models.load import default_device, load_policy
+from prefloop.recipes.config import SandboxConfig, SandboxListConfig
+from prefloop.recipes.measure import Measured, curve_row, difference, measure, peak_step, plain
+from prefloop.recipes.stages import Bench, run_policy, run_reward, run_sft, write_data, write_pairs, write_rows
+from prefloop.reward.scoring import load_scorer
+from prefloop.rundir import RunDir, resolve_model
+from prefloop.train.checkpoint import checkpoints, step_of
+from prefloop.types import InputError
+from prefloop.world.prompts import make_prompts
+from prefloop.world.scenarios import SCENARIOS, Scenario
+
+Runs = Mapping[str, float | None]
+"""Name of a policy run -> its KL budget, or None."""
+
+
+def list_scenarios(_: SandboxListConfig) -> dict[str, Any]:
+    """The command `sandbox list`."""
+    return {"scenarios": [{"name": name, "description": each.description} for name, each in SCENARIOS.items()]}
+
+
+def scenario_named(name: str) -> Scenario:
+    """A scenario by its name. Raises InputError with the known names."""
+    if name not in SCENARIOS:
+        raise InputError(f"no scenario {name!r}", field="scenario", remedy=f"known: {', '.join(SCENARIOS)}")
+    return SCENARIOS[name]
+
+
+def run(config: SandboxConfig) -> dict[str, Any]:
+    """The command `sandbox run`: the scenario's policy runs and what became of true utility."""
+    scenario_named(config.scenario)
+    runs: Runs = {"unguarded": None, "guarded": config.kl_budget}
+    with RunDir("sandbox run", config, {}) as run_dir:
+        if run_dir.finished:
+            return stored_answer(run_dir.path)
+        clock = Clock()
+        with clock.timed("data and SFT"):
+            bench = Bench.build(run_dir.path, config, num_threads=2 * config.num_threads)
+            write_data(bench)
+            run_sft(bench)
+        with clock.timed("pairs, reward model, policy"):
+            branch(run_dir.path, config, config.scenario, runs)
+        with clock.timed("evaluation"):
+            unguarded, guarded = side_by_side(
+                (measure_runs, (run_dir.path, config, config.scenario, ("unguarded",))),
+                (measure_runs, (run_dir.path, config, config.scenario, ("guarded",))),
+            )
+        measured: dict[str, dict[int, Measured]] = {**unguarded, **guarded}
+        write_curves(run_dir.path, measured)
+        answer = _answer(config, measured) | {"stages": dict(clock.seconds), "peak_memory_bytes": peak_memory()}
+        run_dir.finish(stopped="done", metrics={}, outputs={}, answer=answer)
+        return answer
+
+
+def _answer(config: SandboxConfig, measured: Mapping[str, Mapping[int, Measured]]) -> dict[str, Any]:
+    top = peak_step(measured["unguarded"])
+    policies = {
+        "sft": measured["unguarded"][0],
+        "unguarded_peak": measured["unguarded"][top],
+        "unguarded": last(measured["unguarded"]),
+        "guarded": last(measured["guarded"]),
+    }
+    return {
+        "scenario": config.scenario,
+        "description": SCENARIOS[config.scenario].description,
+        "seed": config.seed,
+        "num_prompts": config.num_eval_prompts,
+        "peak_step": top,
+        "kl": {name: policy.kl for name, policy in policies.items()},
+        "proxy": {name: plain(policy.proxy()) for name, policy in policies.items()},
+        "true_utility": {name: plain(policy.utility()) for name, policy in policies.items()},
+        "kinds": {name: curve_row(name, 0, policy)["kinds"] for name, policy in policies.items()},
+        "parts": {name: curve_row(name, 0, policy)["parts"] for name, policy in policies.items()},
+        "differences": {
+            "unguarded_minus_peak": plain(difference(policies["unguarded"], policies["unguarded_peak"])),
+            "guarded_minus_unguarded": plain(difference(policies["guarded"], policies["unguarded"])),
+            "guarded_minus_sft": plain(difference(policies["guarded"], policies["sft"])),
+        },
+    }
+
+
+def branch(root: Path, config: SandboxConfig, scenario: str, runs: Runs) -> None:
+    """Judgments, reward model and policy runs of one scenario; finished stages are not done again."""
+    bench = Bench.build(root, config)
+    if not bench.data(f"pairs-{scenario}").exists():
+        write_pairs(bench, scenario)
+    run_reward(bench, scenario)
+    for name, kl_budget in runs.items():
+        run_policy(bench, name, scenario, kl_budget=kl_budget)
+
+
+def measure_runs(
+    root: Path, config: SandboxConfig, scenario: str, names: tuple[str, ...]
+) -> dict[str, dict[int, Measured]]:
+    """Every checkpoint of policy runs up to their result, on the unseen prompts. Step 0 is the SFT policy."""
+    bench = Bench.build(root, config)
+    prompts = make_prompts(bench.world, split="test", count=config.num_eval_prompts, seed=config.seed)
+    scorer = load_scorer(str(bench.stage(f"reward-{scenario}")), device=default_device())
+    reference = load_policy(resolve_model(str(bench.stage("sft")), "model"))[0]
+    found: dict[str, dict[int, Measured]] = {}
+    for name in names:
+        result = step_of(resolve_model(str(bench.stage(name)), "model").parent)
+        found[name] = {
+            step_of(directory): measure(
+                bench.world,
+                directory / "policy",
+                reference,
+                prompts,
+                scorer,
+                max_new_tokens=config.max_new_tokens,
+                seed=config.seed,
+            )
+            for directory in checkpoints(bench.stage(name) / "checkpoints")
+            if step_of(directory) <= result
+        }
+    return found
+
+
+def write_curves(root: Path, measured: Mapping[str, Mapping[int, Measured]]) -> None:
+    """`curve.jsonl`: one row for each checkpoint of each run."""
+    write_rows(
+        root / "curve.jsonl",
+        [curve_row(name, step, point) for name, points in measured.items() for step, point in points.items()],
+    )
+
+
+def last(points: Mapping[int, Measured]) -> Measured:
+    """The end of a run."""
+    return points[max(points)]
+
+
+def stored_answer(root: Path) -> dict[str, Any]:
+    """The answer of a finished run."""
+    answer: dict[str, Any] = json.loads((root / "result.json").read_text(encoding="utf-8"))["answer"]
+    return answer
+
+
+Job = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+def side_by_side(*jobs: Job) -> list[Any]:
+    """Run each function with its arguments in a process of its own; the first error ends the wait."""
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(len(jobs), mp_context=spawn) as pool:
+        futures = [pool.submit(function, *arguments) for function, arguments in jobs]
+        done, _ = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        return [future.result() for future in futures]
+
+
+class Clock:
+    """Wall time of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.started = time.perf_counter()
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Measure a stage, and say how long it took."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+        say(f"   {name}: {self.seconds[name]:.0f} s")
+
+    def total(self) -> float:
+        """Seconds since the clock was made."""
+        return time.perf_counter() - self.started
+
+
+def peak_memory() -> int:
+    """Upper bound of the memory in use at once, in bytes: this process and two workers as large as the largest."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return 1024 * (own + 2 * workers)
