@@ -47,13 +47,13 @@ def test_thinning_keeps_the_mean_and_the_line(length):
 
 
 def test_a_metric_has_a_line_for_each_run_that_logged_it():
-    runs = {"a": {"loss": Series([1.0], [2.0])}, "b": {}, "c": {"loss": Series([1.0], [3.0])}}
-    plot = metrics.metric_plot("loss", runs, {"a": "#123456"})
+    runs = {"a": {"sft/loss": Series([1.0], [2.0])}, "b": {}, "c": {"sft/loss": Series([1.0], [3.0])}}
+    plot = metrics.metric_plot("sft/loss", runs, {"a": "#123456"})
     assert [(trace["name"], trace["y"], trace["line"]["color"]) for trace in plot.figure["data"]] == [
         ("a", [2.0], "#123456"),
         ("c", [3.0], metrics.PALETTE[2]),
     ]
-    assert (plot.title, plot.caption) == ("Loss", "loss")
+    assert (plot.title, plot.caption) == ("Loss, nats per token", "sft/loss")
 
 
 def test_seconds_are_summed_by_phase():

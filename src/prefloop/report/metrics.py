@@ -16,12 +16,17 @@ MAX_POINTS = 400
 """More steps than this are averaged in blocks: a page of a long run stays small."""
 
 METRIC_NAMES: Mapping[str, str] = {
-    "loss": "Loss",
+    "sft/loss": "Loss, nats per token",
+    "reward/loss": "Loss of the reward model",
+    "preference/loss": "Preference loss",
     "score/mean": "Score of the reward model",
     "reward/mean": "Reward (score minus KL penalty)",
     "reward/accuracy": "Share of pairs ordered as the annotator did",
+    "preference/accuracy": "Share of pairs ordered as the annotator did, by implicit reward",
+    "preference/margin": "Chosen minus rejected implicit reward",
     "eval/loss": "Loss on held-out rows",
     "eval/accuracy": "Accuracy on held-out pairs",
+    "eval/margin": "Chosen minus rejected implicit reward, held-out pairs",
     "eval/perplexity": "Perplexity on held-out rows",
     "kl/full": "KL to the reference, exact, nats per response",
     "kl/sequence": "KL to the reference, sampled, nats per response",

@@ -38,14 +38,14 @@ class TrainState:
     kl_coef: float = 0.0
     recent_kl: list[float] = field(default_factory=list)
     """Exact sequence KL of the newest responses, for the budget."""
-    best_value: float | None = None
-    """Best held-out value so far; higher is better."""
+    best_loss: float | None = None
+    """Lowest held-out loss so far."""
     best_step: int = 0
     evaluations_since_best: int = 0
 
     def plain(self) -> dict[str, Any]:
         """The JSON part of a checkpoint."""
-        names = ("step", "kl_coef", "recent_kl", "best_value", "best_step", "evaluations_since_best")
+        names = ("step", "kl_coef", "recent_kl", "best_loss", "best_step", "evaluations_since_best")
         return {name: getattr(self, name) for name in names}
 
     def set_plain(self, stored: Mapping[str, Any]) -> None:
@@ -129,12 +129,11 @@ def fit(
     num_steps: int,
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
     eval_every: int = 0,
-    best_by: str = "",
     patience: int | None = None,
 ) -> str:
     """Train to `num_steps`, resuming from the newest verified checkpoint. Returns why it stopped.
 
-    With `evaluate`, the value named `best_by` (higher is better) decides which checkpoint is the best one.
+    With `evaluate`, the lowest held-out `loss` decides which checkpoint is the best one.
     """
     root = run.path / "checkpoints"
     root.mkdir(exist_ok=True)
@@ -163,9 +162,9 @@ def fit(
             if evaluate is not None and (state.step % eval_every == 0 or last):
                 held_out = evaluate(state)
                 metrics |= {f"eval/{name}": value for name, value in held_out.items()}
-                improved = state.best_value is None or held_out[best_by] > state.best_value
+                improved = state.best_loss is None or held_out["loss"] < state.best_loss
                 if improved:
-                    state.best_value, state.best_step = held_out[best_by], state.step
+                    state.best_loss, state.best_step = held_out["loss"], state.step
                 state.evaluations_since_best = 0 if improved else state.evaluations_since_best + 1
             run.log(state.step, metrics)
             progress.update(state.step, describe(metrics))
@@ -188,7 +187,10 @@ def result_checkpoint(run: RunDir, step: int | None = None, *, before: int | Non
 
 def describe(metrics: Mapping[str, float]) -> str:
     """The few metrics that a progress line shows."""
-    shown = ("loss", "score/mean", "kl/full", "response/length", "reward/accuracy", "eval/loss", "eval/accuracy")
+    shown = (
+        *("sft/loss", "reward/loss", "preference/loss", "score/mean", "kl/full", "response/length"),
+        *("reward/accuracy", "preference/accuracy", "eval/loss", "eval/accuracy"),
+    )
     return "  ".join(f"{name} {metrics[name]:.3g}" for name in shown if name in metrics)
 
 

@@ -73,7 +73,7 @@ def train(config: PreferenceConfig) -> RunResult:
                 )
                 if torch.is_grad_enabled():
                     output.loss.backward()
-                add_metrics(total, {"loss": output.loss.detach(), **output.metrics})
+                add_metrics(total, output.metrics)
             return total
 
         def step(state: TrainState) -> Mapping[str, float]:
@@ -82,15 +82,14 @@ def train(config: PreferenceConfig) -> RunResult:
             norm, rate = optimizer_step(
                 state.optimizers["policy"], config.optimizer, step=state.step, num_steps=num_steps
             )
-            return {**{name: float(value) for name, value in total.items()}, "grad_norm": norm, "lr": rate}
+            return {**{name: float(value) for name, value in total.items()}, "optim/grad_norm": norm, "optim/lr": rate}
 
         @torch.no_grad()
         def evaluate(_: TrainState) -> Mapping[str, float]:
             total = loss_of(
                 eval_rows, range(len(eval_rows)), eval_sums, torch.ones(len(eval_rows), device=model.device)
             )
-            named = {name.rpartition("/")[2]: float(value) for name, value in total.items()}
-            return {**named, "negative_loss": -named["loss"]}
+            return {name.removeprefix("preference/"): float(value) for name, value in total.items()}
 
         stopped = fit(
             run,
@@ -100,7 +99,6 @@ def train(config: PreferenceConfig) -> RunResult:
             num_steps=num_steps,
             evaluate=evaluate if eval_rows else None,
             eval_every=config.eval_every,
-            best_by="negative_loss",
             patience=config.patience,
         )
         chosen = result_checkpoint(run, state.best_step if eval_rows else None)

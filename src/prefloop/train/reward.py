@@ -68,17 +68,16 @@ def train(config: RewardConfig) -> RunResult:
                     denominator=denominator,
                 )
                 output.loss.backward()
-                add_metrics(total, {"loss": output.loss.detach(), **output.metrics})
+                add_metrics(total, output.metrics)
             norm, rate = optimizer_step(
                 state.optimizers["reward"], config.optimizer, step=state.step, num_steps=num_steps
             )
-            return {**{name: float(value) for name, value in total.items()}, "grad_norm": norm, "lr": rate}
+            return {**{name: float(value) for name, value in total.items()}, "optim/grad_norm": norm, "optim/lr": rate}
 
         def evaluate(_: TrainState) -> Mapping[str, float]:
             chosen, rejected = pair_scores(model, chat, eval_rows, token_budget=config.token_budget)
             margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
-            loss = log_loss(margins)
-            return {"loss": loss, "negative_loss": -loss, "accuracy": accuracy_with_ties(margins)}
+            return {"loss": log_loss(margins), "accuracy": accuracy_with_ties(margins)}
 
         stopped = fit(
             run,
@@ -88,7 +87,6 @@ def train(config: RewardConfig) -> RunResult:
             num_steps=num_steps,
             evaluate=evaluate if eval_rows else None,
             eval_every=config.eval_every,
-            best_by="negative_loss",
             patience=config.patience,
         )
         restore(state, run.path / result_checkpoint(run, state.best_step if eval_rows else None))

@@ -61,11 +61,11 @@ def train(config: SFTConfig) -> RunResult:
             norm, rate = optimizer_step(
                 state.optimizers["policy"], config.optimizer, step=state.step, num_steps=num_steps
             )
-            return {"loss": loss, "grad_norm": norm, "lr": rate, "tokens/trained": float(num_tokens)}
+            return {"sft/loss": loss, "optim/grad_norm": norm, "optim/lr": rate, "tokens/trained": float(num_tokens)}
 
         def evaluate(_: TrainState) -> Mapping[str, float]:
             loss = mean_loss(model, chat, eval_rows, token_budget=config.token_budget)
-            return {"loss": loss, "negative_loss": -loss, "perplexity": math.exp(min(loss, 50.0))}
+            return {"loss": loss, "perplexity": math.exp(min(loss, 50.0))}
 
         stopped = fit(
             run,
@@ -75,7 +75,6 @@ def train(config: SFTConfig) -> RunResult:
             num_steps=num_steps,
             evaluate=evaluate if eval_rows else None,
             eval_every=config.eval_every,
-            best_by="negative_loss",
             patience=config.patience,
         )
         chosen = result_checkpoint(run, state.best_step if eval_rows else None)
@@ -116,8 +115,8 @@ def _accumulate(model: PreTrainedModel, chat: Chat, rows: Sequence[Encoded], tok
         batch = whole.rows(torch.tensor(index, device=model.device))
         output = nll_loss(response_logprobs(model, batch), batch.response_mask, denominator=denominator)
         output.loss.backward()
-        add_metrics(total, {"loss": output.loss.detach()})
-    return float(total["loss"]), int(denominator)
+        add_metrics(total, output.metrics)
+    return float(total["sft/loss"]), int(denominator)
 
 
 @torch.no_grad()
