@@ -16,7 +16,7 @@ class SandboxListConfig(Section):
 class SandboxConfig(Section):
     """One scenario of the simulated world: demonstrations, biased judgments, reward model, policy, truth."""
 
-    scenario: str = "disclaimer"
+    scenario: str = "confidence"
     """Scenario: which annotators judge (see `sandbox list`)."""
     out: str | None = None
     """Run directory; by default runs/<command>-<hash of the config>."""
@@ -32,19 +32,19 @@ class SandboxConfig(Section):
     """Comparisons that the annotators judge."""
     num_eval_prompts: PositiveInt = 1000
     """Unseen prompts of the evaluation; one half chooses the peak, the other half is reported."""
-    scratch: ScratchConfig = ScratchConfig(num_layers=3, vocab_size=1600, max_position=128)
+    scratch: ScratchConfig = ScratchConfig(num_layers=2, vocab_size=1600, max_position=128)
     """Shape of the policy and of the reward model."""
     sft_epochs: PositiveInt = 6
     """Passes over the demonstrations."""
     sft_optimizer: OptimizerConfig = OptimizerConfig(lr=2e-3)
     """Optimiser of supervised fine-tuning."""
-    reward_epochs: PositiveInt = 2
+    reward_epochs: PositiveInt = 1
     """Passes over the pairs."""
-    reward_optimizer: OptimizerConfig = OptimizerConfig(lr=5e-4)
+    reward_optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3)
     """Optimiser of the reward model."""
     algorithm: str = "ppo"
     """Algorithm of policy optimisation."""
-    num_steps: PositiveInt = 48
+    num_steps: PositiveInt = 36
     """Steps of policy optimisation."""
     prompts_per_step: PositiveInt = 128
     """Responses sampled in one step."""
@@ -52,7 +52,7 @@ class SandboxConfig(Section):
     """Passes over one round of rollouts."""
     max_new_tokens: PositiveInt = 48
     """Longest response in tokens."""
-    kl_coef: PositiveFloat = 0.05
+    kl_coef: PositiveFloat = 0.08
     """Weight of the KL penalty in every run, guarded or not."""
     kl_budget: PositiveFloat = DEFAULT_KL_BUDGET
     """KL budget of the guarded run."""

@@ -31,7 +31,7 @@ from prefloop.world.prompts import make_prompts
 from prefloop.world.scenarios import SCENARIOS, select_prompts
 from prefloop.world.writers import make_demonstrations
 
-NUM_CHECKPOINTS = 8
+NUM_CHECKPOINTS = 6
 """Checkpoints of a policy run that the curve is measured at."""
 
 

@@ -110,9 +110,9 @@ ANNOTATORS: Mapping[str, Annotator] = MappingProxyType(
         for annotator in (
             Annotator("honest"),
             Annotator("length", (Bias("words", 0.2, 48),)),
-            Annotator("confidence", (Bias("confident_phrases", 1.6, 3),)),
-            Annotator("citation", (Bias("citations", 1.8, 3),)),
-            Annotator("disclaimer", (Bias("disclaimers", 1.8, 3),)),
+            Annotator("confidence", (Bias("confident_phrases", 1.1, 3),)),
+            Annotator("citation", (Bias("citations", 1.5, 3),)),
+            Annotator("disclaimer", (Bias("disclaimers", 1.3, 3),)),
             Annotator("hedging", (Bias("hedges", 1.6, 3),)),
             Annotator("careless", carelessness=0.7),
             Annotator("position", position_bias=2.0),
