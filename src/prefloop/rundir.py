@@ -5,7 +5,8 @@
     metrics.jsonl  one object per step
     result.json    written last: its existence means that the run is done
 
-A directory belongs to one config. Opening it again with the same config resumes; with another, it is refused.
+A directory belongs to one config. Opening it again with the same config resumes; with another, it is refused. A
+directory in which nothing was made yet (the command stopped at bad input) belongs to nobody: the next one takes it.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def sha256_of(path: Path) -> str:
 
 
 def resolve_model(path: str, field: str, *, output: str = "model") -> Path:
-    """The directory that an input names: itself, or the output of a finished run.
+    """The directory that an input names: itself, or of a finished run the output named so, or else its model.
 
     Raises InputError if there is none, or if the run is not finished.
     """
@@ -89,10 +90,11 @@ def resolve_model(path: str, field: str, *, output: str = "model") -> Path:
         raise InputError("is a file", path=path, field=field, remedy="give a model directory or a finished run")
     if (directory / "result.json").exists():
         outputs = json.loads((directory / "result.json").read_text(encoding="utf-8"))["outputs"]
-        if output not in outputs:
+        name = output if output in outputs else "model"
+        if name not in outputs:
             made = ", ".join(outputs) or "nothing"
             raise InputError(f"this run made no {output} (it made: {made})", path=path, field=field)
-        return directory / str(outputs[output])
+        return directory / str(outputs[name])
     if (directory / "inputs.json").exists():
         raise InputError(
             "this run is not finished", path=path, field=field, remedy="run its command again: it resumes by itself"
@@ -106,8 +108,12 @@ class RunDir:
     def __init__(self, command: str, config: Section, inputs: Mapping[str, Path]) -> None:
         """Claim the directory `config.out` (default `runs/<command>-<hash>`) for `config`.
 
-        Raises InputError if it belongs to another config, holds other files, or is in use.
+        `inputs` has what is read, by name: `field`, or `field:which one`. Raises InputError if one does not exist, and
+        if the directory belongs to another config, holds other files, or is in use.
         """
+        for name, file in inputs.items():
+            if not file.exists():
+                raise InputError("no such file", path=file, field=name.partition(":")[0])
         self.command, self.config = command, config
         out: str | None = getattr(config, "out", None)
         self.path = Path(out or f"runs/{command.replace(' ', '-')}-{config_hash(config)[:8]}")
@@ -115,11 +121,15 @@ class RunDir:
         self._lock = (self.path / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._record(inputs)
         except BlockingIOError:
+            self._lock.close()
             raise InputError(
                 "another process is running here", path=self.path, remedy="wait for it, or give another --out"
             ) from None
-        self._record(inputs)
+        except BaseException:
+            self._lock.close()
+            raise
         say(f"run directory: {self.path}")
 
     def _claim(self) -> None:
@@ -129,14 +139,26 @@ class RunDir:
             raise InputError(
                 "holds files that are no run of prefloop", path=self.path, field="out", remedy="give another --out"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+            problem = f"this directory cannot be made ({(error.strerror or str(error)).lower()})"
+            raise InputError(problem, path=self.path, field="out", remedy="give another --out") from error
+
+    def _begun(self) -> bool:
+        """Whether anything was made here beside the record of config and inputs; half-written files do not count."""
+        own = {self.path / name for name in ("lock", "config.yaml", "inputs.json")}
+        return any(
+            file.is_file() and file not in own and not any(part[0] == "." for part in file.relative_to(self.path).parts)
+            for file in self.path.rglob("*")
+        )
 
     def _record(self, inputs: Mapping[str, Path]) -> None:
         config_path, inputs_path = self.path / "config.yaml", self.path / "inputs.json"
         hashes = {
             name: {"path": str(path), "sha256": sha256_of(path), "audit": "none"} for name, path in inputs.items()
         }
-        if inputs_path.exists():
+        if inputs_path.exists() and self._begun():
             self._compare(config_path, inputs_path, hashes)
             return
         with atomic_file(config_path) as file:
@@ -224,11 +246,11 @@ class RunDir:
 
 
 def _keep_until(path: Path, step: int) -> None:
+    """Rewrite a JSON Lines file without the rows of later steps, and without a last line that was never finished."""
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.endswith("}"):
-            break
+    # Only a newline ends a line here: the text of a response may hold other separators, such as U+2028.
+    for line in path.read_bytes().split(b"\n")[:-1]:
         if json.loads(line)["step"] <= step:
-            kept.append(line + "\n")
+            kept.append(line.decode("utf-8") + "\n")
     with atomic_file(path) as file:
         file.writelines(kept)

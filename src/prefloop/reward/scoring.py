@@ -6,13 +6,11 @@ text: token ids are used again only where policy and reward model share tokenize
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import math
-import sys
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +20,7 @@ from prefloop.models.batching import collate, micro_batches
 from prefloop.models.chat import Chat
 from prefloop.models.forward import sequence_scores
 from prefloop.models.load import load_reward_model
+from prefloop.reward.user_code import file_of, is_user_code, load_user_object, user_error
 from prefloop.rundir import resolve_model, sha256_of
 from prefloop.types import InputError, Prompt
 
@@ -66,10 +65,15 @@ class RewardModel:
         return scores
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
-        """Normalised scores."""
+        """Normalised scores. Raises InputError if the model gives one that is no number."""
         mean = float(getattr(self.model.config, "reward_mean", 0.0))
         std = float(getattr(self.model.config, "reward_std", 1.0))
-        return [(score - mean) / std for score in self.raw_scores(prompts, responses)]
+        raw = self.raw_scores(prompts, responses)
+        if not all(math.isfinite(score) for score in raw):
+            raise InputError(
+                "this reward model gives scores that are no numbers", field="reward", remedy="train it again"
+            )
+        return [(score - mean) / std for score in raw]
 
 
 class FunctionScorer:
@@ -79,10 +83,11 @@ class FunctionScorer:
     """
 
     def __init__(self, spec: str) -> None:
-        path, _, name = spec.rpartition(":")
         self.spec = spec
-        self.function = load_object(Path(path), name, field="reward")
-        self.version = sha256_of(Path(path))[:12]
+        self.function: Callable[..., Any] = load_user_object(spec, field="reward")
+        if not callable(self.function):
+            raise InputError("is no function", path=spec, field="reward", remedy="name a function of this file")
+        self.version = sha256_of(file_of(spec))[:12]
         parameters = inspect.signature(self.function).parameters.values()
         self.wants_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         self.wants = {parameter.name for parameter in parameters}
@@ -96,7 +101,10 @@ class FunctionScorer:
             if self.wants_all or name in self.wants
         }
         texts = [prompt.messages[-1].content for prompt in prompts]
-        scores = self.function(texts, [response.text for response in responses], **columns)
+        try:
+            scores = self.function(texts, [response.text for response in responses], **columns)
+        except Exception as error:
+            raise user_error(error, file_of(self.spec), field="reward") from error
         if not isinstance(scores, (list, tuple)) or len(scores) != len(responses):
             found = f"{len(scores)} scores" if isinstance(scores, (list, tuple)) else type(scores).__name__
             raise InputError(
@@ -106,7 +114,7 @@ class FunctionScorer:
                 remedy="return a list with one number for each response",
             )
         for prompt, score in zip(prompts, scores, strict=True):
-            if not isinstance(score, (int, float)) or not math.isfinite(score):
+            if not isinstance(score, numbers.Real) or not math.isfinite(score):
                 raise InputError(
                     f"returned {score!r} for the prompt {prompt.messages[-1].content[:60]!r}",
                     path=self.spec,
@@ -116,26 +124,10 @@ class FunctionScorer:
         return [float(score) for score in scores]
 
 
-def load_object(path: Path, name: str, *, field: str) -> Callable[..., Any]:
-    """The object `name` of the Python file `path`. Raises InputError if there is none."""
-    if not path.exists():
-        raise InputError("no such file", path=path, field=field)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
-    spec.loader.exec_module(module)
-    if name not in vars(module):
-        names = ", ".join(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
-        raise InputError(f"no {name} in this file (it has: {names})", path=path, field=field)
-    found: Callable[..., Any] = vars(module)[name]
-    return found
-
-
 def load_scorer(spec: str, *, device: torch.device) -> Scorer:
     """`file.py:function`, or a reward model's directory or run."""
-    if ".py:" in spec:
+    if is_user_code(spec):
         return FunctionScorer(spec)
     directory = resolve_model(spec, "reward")
     model, chat = load_reward_model(directory, device=device)
-    return RewardModel(model, chat, version=sha256_of(directory / "model.safetensors")[:12])
+    return RewardModel(model, chat, version=sha256_of(directory)[:12])

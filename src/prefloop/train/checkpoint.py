@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def save_checkpoint(state: TrainState, root: Path) -> Path:
     """Write `root/step-NNNNNN`. A checkpoint that is already there and verifies is left alone."""
-    target = root / f"step-{state.step:06d}"
+    target = root / checkpoint_name(state.step)
     if target.exists() and verify(target) is None:
         return target
     temporary = root / f".{target.name}.tmp"
@@ -69,7 +69,7 @@ def verify(directory: Path) -> str | None:
 
 def checkpoints(root: Path) -> list[Path]:
     """Checkpoint directories, oldest first, verified or not."""
-    return sorted(root.glob("step-*"))
+    return sorted(root.glob("step-*"), key=step_of)
 
 
 def step_of(directory: Path) -> int:
@@ -82,11 +82,35 @@ def newest_verified(root: Path, *, before: int | None = None) -> Path | None:
     for directory in reversed(checkpoints(root)):
         if before is not None and step_of(directory) >= before:
             continue
-        problem = verify(directory)
+        problem = verify(directory) or _lost_best(directory)
         if problem is None:
             return directory
         say(f"warning: {directory} is damaged ({problem}); using the one before")
     return None
+
+
+def _lost_best(directory: Path) -> str | None:
+    """None if the checkpoint that was the best so far is whole, else what is wrong with it."""
+    stored: dict[str, Any] = json.loads((directory / "state" / "state.json").read_text(encoding="utf-8"))
+    if stored["best_loss"] is None:
+        return None
+    best = directory.parent / checkpoint_name(stored["best_step"])
+    problem = verify(best)
+    return None if problem is None else f"the best one, {best.name}, is lost: {problem}"
+
+
+def discard_after(root: Path, step: int) -> None:
+    """Delete half-written checkpoints, and those after `step`: a resumed run does those steps again."""
+    for directory in checkpoints(root):
+        if step_of(directory) > step:
+            shutil.rmtree(directory)
+    for leftover in root.glob(".step-*.tmp"):
+        shutil.rmtree(leftover)
+
+
+def checkpoint_name(step: int) -> str:
+    """The name of the directory with the checkpoint of a step."""
+    return f"step-{step:06d}"
 
 
 def restore(state: TrainState, directory: Path) -> None:

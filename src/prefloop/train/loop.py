@@ -21,8 +21,19 @@ from transformers import PreTrainedModel
 from prefloop.console import Progress, say
 from prefloop.models.chat import Chat
 from prefloop.rundir import RunDir
-from prefloop.train.checkpoint import checkpoints, newest_verified, prune, restore, save_checkpoint, verify
+from prefloop.train.checkpoint import (
+    checkpoint_name,
+    discard_after,
+    newest_verified,
+    prune,
+    restore,
+    save_checkpoint,
+    verify,
+)
 from prefloop.train.config import OptimizerConfig, TrainConfig
+from prefloop.types import EnvironmentStop, InputError
+
+MORE_HELD_OUT = "give --eval-data, or raise --eval-fraction"
 
 
 @dataclass
@@ -38,6 +49,8 @@ class TrainState:
     kl_coef: float = 0.0
     recent_kl: list[float] = field(default_factory=list)
     """Exact sequence KL of the newest responses, for the budget."""
+    budget_eighth: int = -1
+    """How many eighths of the budget were reached; a checkpoint was written at each."""
     best_loss: float | None = None
     """Lowest held-out loss so far."""
     best_step: int = 0
@@ -45,7 +58,7 @@ class TrainState:
 
     def plain(self) -> dict[str, Any]:
         """The JSON part of a checkpoint."""
-        names = ("step", "kl_coef", "recent_kl", "best_loss", "best_step", "evaluations_since_best")
+        names = ("step", "kl_coef", "recent_kl", "budget_eighth", "best_loss", "best_step", "evaluations_since_best")
         return {name: getattr(self, name) for name in names}
 
     def set_plain(self, stored: Mapping[str, Any]) -> None:
@@ -79,16 +92,19 @@ def learning_rate(config: OptimizerConfig, *, step: int, num_steps: int) -> floa
 
 
 def optimizer_step(
-    optimizer: torch.optim.AdamW, config: OptimizerConfig, *, step: int, num_steps: int
+    optimizer: torch.optim.AdamW, config: OptimizerConfig, *, step: int, num_steps: int, field: str = "optimizer"
 ) -> tuple[float, float]:
     """Clip, update, clear. Returns gradient norm (before clipping) and learning rate.
 
-    A gradient that is not finite stops the run: going on would write NaN into the weights.
+    Raises InputError (naming the setting `field`.lr) for a gradient that is not finite: going on would write NaN into
+    the weights.
     """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm))
     if not math.isfinite(norm):
-        raise FloatingPointError(f"the gradient norm of step {step + 1} is {norm}: lower the learning rate")
+        raise InputError(
+            f"the gradient norm of step {step + 1} is {norm}", field=f"{field}.lr", remedy="lower the learning rate"
+        )
     rate = learning_rate(config, step=step, num_steps=num_steps)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -136,12 +152,15 @@ def fit(
     With `evaluate`, the lowest held-out `loss` decides which checkpoint is the best one.
     """
     root = run.path / "checkpoints"
+    if patience is not None and evaluate is None:
+        raise InputError("patience needs held-out rows, and there are none", field="patience", remedy=MORE_HELD_OUT)
     root.mkdir(exist_ok=True)
     resume_from = newest_verified(root)
     if resume_from is not None:
         restore(state, resume_from)
         if state.step:
             say(f"resuming from {resume_from}")
+    discard_after(root, state.step if resume_from is not None else -1)
     run.forget_after(state.step)
     stopped = "done"
     saved_step = state.step if resume_from is not None else -1
@@ -178,10 +197,15 @@ def fit(
 
 
 def result_checkpoint(run: RunDir, step: int | None = None, *, before: int | None = None) -> Path:
-    """The checkpoint of `step`, or the newest verified one (`before` a step); relative to the run directory."""
+    """The checkpoint of `step`, or the newest verified one (`before` a step); relative to the run directory.
+
+    Raises EnvironmentStop if it was damaged since it was written: run again, the command does the lost steps again.
+    """
     root = run.path / "checkpoints"
-    directory = root / f"step-{step:06d}" if step is not None else newest_verified(root, before=before)
-    assert directory is not None and verify(directory) is None, checkpoints(root)
+    directory = root / checkpoint_name(step) if step is not None else newest_verified(root, before=before)
+    problem = "no whole checkpoint is left" if directory is None else verify(directory)
+    if directory is None or problem is not None:
+        raise EnvironmentStop(f"{directory or root}: {problem}")
     return directory.relative_to(run.path)
 
 

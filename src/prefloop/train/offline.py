@@ -3,24 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
+
+from transformers import PreTrainedModel
 
 from prefloop.console import say
 from prefloop.data.split import split_of
+from prefloop.data.stream import parse_source
+from prefloop.models.load import max_positions
 from prefloop.types import InputError, PreferencePair
 
 Record = TypeVar("Record")
 Row = TypeVar("Row")
 
 
+def input_files(field: str, sources: Sequence[str]) -> dict[str, Path]:
+    """The files behind `PATH` or `PATH@WEIGHT`, by the names that a run records its inputs under."""
+    return {f"{field}:{source}": Path(parse_source(source).path) for source in sources}
+
+
 def hold_out(
     records: Sequence[Record], prompt_id: Callable[[Record], str], *, eval_fraction: float, seed: int
 ) -> tuple[list[Record], list[Record]]:
-    """Training and held-out records; no prompt is on both sides."""
+    """Training and held-out records; no prompt is on both sides. Raises InputError if nothing is left to train on."""
     sides: dict[str, list[Record]] = {"train": [], "eval": []}
     for record in records:
         sides[split_of(prompt_id(record), eval_fraction=eval_fraction, seed=seed)].append(record)
+    if records and not sides["train"]:
+        raise InputError(
+            f"all {len(records)} rows would be held out, none is left to train on",
+            field="eval_fraction",
+            remedy="lower it, or give another --seed",
+        )
     return sides["train"], sides["eval"]
+
+
+@dataclass(frozen=True)
+class LengthLimit:
+    """The most tokens a row may have, the setting that says so, and what helps."""
+
+    num_tokens: int
+    field: str
+    remedy: str
+
+
+def length_limit(num_tokens: int, field: str, model: PreTrainedModel, *, reserved: int = 0) -> LengthLimit:
+    """The setting `field`, or less where the model's positions (without `reserved` ones) end before."""
+    positions = max_positions(model)
+    if positions is None or num_tokens <= positions - reserved:
+        return LengthLimit(num_tokens, field, "raise it")
+    if not reserved:
+        return LengthLimit(positions, "model", f"its {positions} positions are the limit: take another model")
+    return LengthLimit(
+        positions - reserved,
+        "max_new_tokens",
+        f"prompt and {reserved} new tokens must fit the model's {positions} positions: lower it",
+    )
 
 
 def within_length(
@@ -29,17 +69,17 @@ def within_length(
     num_tokens: Callable[[Row], int],
     name: Callable[[Record], str],
     *,
-    max_length: int,
+    limit: LengthLimit,
     skip_bad: bool,
     what: str,
 ) -> tuple[list[Record], list[Row]]:
-    """Encode records; those longer than `max_length` are named, and stop the command unless `skip_bad`."""
+    """Encode records; those longer than the limit are named, and stop the command unless `skip_bad`."""
     kept: list[Record] = []
     rows: list[Row] = []
     too_long: list[str] = []
     for record in records:
         row = encode(record)
-        if num_tokens(row) > max_length:
+        if num_tokens(row) > limit.num_tokens:
             too_long.append(f"{name(record)} ({num_tokens(row)} tokens)")
         else:
             kept.append(record)
@@ -48,13 +88,13 @@ def within_length(
         shown = ", ".join(too_long[:5]) + (", ..." if len(too_long) > 5 else "")
         if not skip_bad:
             raise InputError(
-                f"{len(too_long)} of {len(records)} {what} are longer than {max_length} tokens: {shown}",
-                field="max_length",
-                remedy="raise it, or leave them out with --skip-bad",
+                f"{len(too_long)} of {len(records)} {what} are longer than {limit.num_tokens} tokens: {shown}",
+                field=limit.field,
+                remedy=f"{limit.remedy}, or leave them out with --skip-bad",
             )
-        say(f"left out {len(too_long)} of {len(records)} {what} longer than {max_length} tokens: {shown}")
+        say(f"left out {len(too_long)} of {len(records)} {what} longer than {limit.num_tokens} tokens: {shown}")
     if not rows:
-        raise InputError(f"no usable {what} are left", field="data")
+        raise InputError(f"none of the {len(records)} {what} is short enough", field=limit.field, remedy=limit.remedy)
     return kept, rows
 
 

@@ -12,7 +12,7 @@ from prefloop.models.batching import TokenBatch, collate, micro_batches
 from prefloop.models.chat import Chat, Encoded
 from prefloop.models.forward import sequence_scores
 from prefloop.train.config import OfflineConfig
-from prefloop.train.offline import check_disjoint, hold_out, within_length
+from prefloop.train.offline import check_disjoint, hold_out, length_limit, within_length
 from prefloop.types import PreferencePair
 
 EncodedPair = tuple[Encoded, Encoded]
@@ -30,7 +30,7 @@ def load_pairs(config: OfflineConfig) -> tuple[list[PreferencePair], list[Prefer
 
 
 def encode_pairs(
-    config: OfflineConfig, chat: Chat, pairs: Sequence[PreferencePair]
+    config: OfflineConfig, model: PreTrainedModel, chat: Chat, pairs: Sequence[PreferencePair]
 ) -> tuple[list[PreferencePair], list[EncodedPair]]:
     """Token rows of the pairs whose longer side fits `max_length`."""
     return within_length(
@@ -41,7 +41,7 @@ def encode_pairs(
         ),
         lambda row: max(len(side.ids) for side in row),
         lambda pair: pair.pair_id,
-        max_length=config.max_length,
+        limit=length_limit(config.max_length, "max_length", model),
         skip_bad=config.skip_bad,
         what="pairs",
     )

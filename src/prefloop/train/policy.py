@@ -25,17 +25,18 @@ from prefloop.functional.advantages import explained_variance, shape_rewards
 from prefloop.functional.batch import Advantages, RolloutBatch
 from prefloop.functional.kl import adapt_kl_coef, k1
 from prefloop.functional.losses import loss_denominator
-from prefloop.functional.masked import masked_mean
+from prefloop.functional.masked import masked_mean, zero_outside
 from prefloop.models.batching import TokenBatch, collate, micro_batches
 from prefloop.models.chat import Encoded
 from prefloop.models.forward import compare_to_reference, response_logprobs, token_values
-from prefloop.models.load import default_device, load_policy, load_reward_model, max_positions, new_reward_model
+from prefloop.models.load import default_device, load_policy, load_reward_model, new_reward_model
 from prefloop.reward.scoring import Response, Scorer, load_scorer
+from prefloop.reward.user_code import file_of, is_user_code
 from prefloop.rollout.engine import Sampled, sample
 from prefloop.rundir import RunDir, resolve_model
 from prefloop.train.algorithms import Algorithm
-from prefloop.train.checkpoint import checkpoints, save_checkpoint
-from prefloop.train.config import PolicyConfig
+from prefloop.train.checkpoint import save_checkpoint
+from prefloop.train.config import OptimizerConfig, PolicyConfig
 from prefloop.train.loop import (
     TrainState,
     add_metrics,
@@ -46,7 +47,7 @@ from prefloop.train.loop import (
     result_checkpoint,
     rows_of_step,
 )
-from prefloop.train.offline import within_length
+from prefloop.train.offline import input_files, length_limit, within_length
 from prefloop.types import InputError, Prompt, Rollout, RunResult
 
 BUDGET_WINDOW = 256
@@ -84,36 +85,38 @@ class PolicyTrainer:
             raise InputError("model and reference have different tokenizers", field="reference", path=reference_path)
         self.same_start = start == reference_path
         self.scorer: Scorer = load_scorer(config.reward, device=device)
+        if config.value is not None and not self.algorithm.needs_values:
+            raise InputError(f"{config.algorithm} has no value model", field="value", remedy="leave it out")
         self.value = self._value_model(start, device) if self.algorithm.needs_values else None
         self.prompts, self.encoded = self._load_prompts()
         self.checked = False
-        self.in_budget_eighth = -1
 
     def _value_model(self, start: Path, device: torch.device) -> PreTrainedModel:
         config = self.config
         spec = config.value or config.reward
-        if ".py:" in spec:
-            return new_reward_model(start, seed=config.seed, device=device)[0]
-        model, chat = load_reward_model(resolve_model(spec, "value"), field="value", device=device)
-        if chat.same_tokens(self.chat):
-            return model
-        if config.value:
-            raise InputError("model and value model have different tokenizers", field="value", path=config.value)
+        if not is_user_code(spec):
+            directory = resolve_model(spec, "value", output="value")
+            model, chat = load_reward_model(directory, field="value", device=device)
+            if chat.same_tokens(self.chat):
+                return model
+            if config.value:
+                raise InputError("model and value model have different tokenizers", field="value", path=config.value)
+            say("the reward model has another tokenizer: the value model starts from the policy's trunk")
         return new_reward_model(start, seed=config.seed, device=device)[0]
 
     def _load_prompts(self) -> tuple[list[Prompt], list[list[int]]]:
         config = self.config
         prompts = read_prompts(config.prompts, skip_bad=config.skip_bad).records
-        limit = config.max_prompt_length
-        positions = max_positions(self.policy)
-        if positions is not None:
-            limit = min(limit, positions - config.max_new_tokens)
+        if any(prompt.weight != 1 for prompt in prompts):
+            raise InputError("weights have no effect on prompts", field="prompts", remedy="leave them out")
         return within_length(
             prompts,
             lambda prompt: self.chat.encode_prompt(prompt.messages),
             len,
             lambda prompt: prompt.prompt_id,
-            max_length=limit,
+            limit=length_limit(
+                config.max_prompt_length, "max_prompt_length", self.policy, reserved=config.max_new_tokens
+            ),
             skip_bad=config.skip_bad,
             what="prompts",
         )
@@ -133,8 +136,10 @@ class PolicyTrainer:
         started = time.perf_counter()
         rollouts = self.collect(state)
         self.check_first(rollouts, state)
-        if config.kl_budget is not None and self.leaves_budget(state, rollouts.full_kl.tolist()):
+        if self.leaves_budget(state, rollouts):
             return "kl_budget"
+        if state.step == 0:
+            save_checkpoint(state, self.run.path / "checkpoints")
         collected = time.perf_counter()
         advantages = self.algorithm.advantages(rollouts.batch)
         metrics = rollouts.metrics | self.update(state, rollouts.batch, advantages)
@@ -214,7 +219,7 @@ class PolicyTrainer:
         raw_scores = torch.tensor(raw)
         metrics = {
             "score/mean": float(raw_scores.mean()),
-            "score/std": float(raw_scores.std()),
+            "score/std": float(raw_scores.std(correction=0)),
             "score/clipped_fraction": float((raw_scores.abs() > config.score_clip).float().mean()),
             "reward/mean": float(batch.rewards.sum(1).mean()),
             "kl/sequence": float(estimate.sum(1).mean()),
@@ -267,42 +272,57 @@ class PolicyTrainer:
                 remedy="likely dropout left on, or weights that were not loaded",
             )
 
-    def leaves_budget(self, state: TrainState, full_kl: list[float]) -> bool:
-        """Test the running mean against the budget; a checkpoint of the policy at each eighth of it."""
-        budget = self.config.kl_budget
-        assert budget is not None
-        keep = max(BUDGET_WINDOW, len(full_kl))
-        state.recent_kl = (state.recent_kl + full_kl)[-keep:]
-        measured = max(sum(state.recent_kl) / len(state.recent_kl), sum(full_kl) / len(full_kl))
+    def leaves_budget(self, state: TrainState, rollouts: Round) -> bool:
+        """Test the running mean against the budget, if there is one; a checkpoint at each eighth of it.
+
+        Raises InputError if the policy is outside before its first update.
+        """
+        budget, full_kl = self.config.kl_budget, rollouts.full_kl.tolist()
+        if budget is None:
+            return False
+        recent_kl = (state.recent_kl + full_kl)[-max(BUDGET_WINDOW, len(full_kl)) :]
+        measured = max(sum(recent_kl) / len(recent_kl), sum(full_kl) / len(full_kl))
+        if measured > budget and state.step == 0:
+            raise InputError(
+                f"the policy starts {measured:.3g} nats per response from the reference, outside the budget",
+                field="kl_budget",
+                remedy="raise it, or give a reference that is nearer",
+            )
         if measured > budget:
             say(f"KL {measured:.2f} is past the budget of {budget:g} nats: stopping at the last checkpoint inside it")
             return True
-        eighth = int(8 * measured / budget)
-        if eighth > self.in_budget_eighth:
-            self.in_budget_eighth = eighth
+        # A run resumed from this checkpoint measures this round again, so it must not hold the measurement yet.
+        if int(8 * measured / budget) > state.budget_eighth:
+            state.budget_eighth = int(8 * measured / budget)
             save_checkpoint(state, self.run.path / "checkpoints")
+        state.recent_kl = recent_kl
         return False
 
     def update(self, state: TrainState, batch: RolloutBatch, advantages: Advantages) -> dict[str, float]:
         """Epochs of optimiser steps on one round. Losses divide by the whole optimiser step's denominator."""
         algorithm, size = self.algorithm, len(batch.scores)
         num_groups = size // algorithm.group_size
+        num_minibatches = min(algorithm.num_minibatches, num_groups)
         total: dict[str, Tensor] = {}
         norms: dict[str, float] = {}
         for epoch in range(algorithm.num_epochs):
             shuffle = torch.Generator().manual_seed((self.config.seed * 1_000_003 + state.step) * 101 + epoch)
-            for groups in torch.randperm(num_groups, generator=shuffle).chunk(algorithm.num_minibatches):
+            for groups in torch.randperm(num_groups, generator=shuffle).tensor_split(num_minibatches):
                 offsets = torch.arange(algorithm.group_size)
                 index = (groups[:, None] * algorithm.group_size + offsets).flatten().to(batch.scores.device)
                 part, part_advantages = select(batch, index), select(advantages, index)
                 metrics = self._minibatch(part, part_advantages)
                 for name, optimizer in state.optimizers.items():
-                    config = self.config.optimizer if name == "policy" else self.config.value_optimizer
-                    norm, rate = optimizer_step(optimizer, config, step=state.step, num_steps=self.config.num_steps)
+                    field = "optimizer" if name == "policy" else "value_optimizer"
+                    settings: OptimizerConfig = getattr(self.config, field)
+                    norm, rate = optimizer_step(
+                        optimizer, settings, step=state.step, num_steps=self.config.num_steps, field=field
+                    )
                     norms[f"{name}/grad_norm"], norms[f"{name}/lr"] = norm, rate
                 add_metrics(total, metrics)
-        num_updates = algorithm.num_epochs * min(algorithm.num_minibatches, num_groups)
+        num_updates = algorithm.num_epochs * num_minibatches
         found = {name: float(value) / (1 if name.endswith("_max") else num_updates) for name, value in total.items()}
+        found["value/explained_variance"] = 0.0
         if advantages.returns is not None and batch.values is not None:
             explained = explained_variance(batch.values, advantages.returns, batch.response_mask)
             found["value/explained_variance"] = float(explained)
@@ -324,7 +344,9 @@ class PolicyTrainer:
             logprobs = response_logprobs(self.policy, tokens, temperature=self.config.temperature)
             output = algorithm.policy_loss(logprobs, part, part_advantages.advantages, denominator=denominator)
             output.loss.backward()
-            add_metrics(total, output.metrics)
+            largest = zero_outside((logprobs.detach() - part.old_logprobs).exp(), part.response_mask).amax()
+            clipped = torch.zeros_like(largest)
+            add_metrics(total, {"policy/ratio_max": largest, "policy/clip_fraction": clipped, **output.metrics})
             if self.value is not None:
                 assert part_advantages.returns is not None
                 values = token_values(self.value, tokens)
@@ -365,24 +387,29 @@ def select(record: Any, index: Tensor) -> Any:
     return type(record)(**{name: None if value is None else value[index] for name, value in columns.items()})
 
 
+def _model_or_file(spec: str, field: str) -> Path:
+    """What is hashed as an input: the user's Python file, or the model's directory."""
+    return file_of(spec) if is_user_code(spec) else resolve_model(spec, field)
+
+
 def train(config: PolicyConfig) -> RunResult:
     """Run (or resume) on-policy optimisation. Raises InputError for what is wrong with the input."""
     start = resolve_model(config.model, "model")
     reference = resolve_model(config.reference, "reference") if config.reference else start
-    inputs = {f"prompts:{path}": Path(path.partition("@")[0]) for path in config.prompts}
-    reward = (
-        Path(config.reward.rpartition(":")[0]) if ".py:" in config.reward else resolve_model(config.reward, "reward")
-    )
-    with RunDir("train policy", config, {"model": start, "reference": reference, "reward": reward, **inputs}) as run:
+    inputs = {"model": start, "reference": reference, "reward": _model_or_file(config.reward, "reward")}
+    if config.value is not None:
+        inputs["value"] = resolve_model(config.value, "value", output="value")
+    if is_user_code(config.algorithm):
+        inputs["algorithm"] = _model_or_file(config.algorithm, "algorithm")
+    with RunDir("train policy", config, inputs | input_files("prompts", config.prompts)) as run:
         if run.finished:
             return run.finished
         trainer = PolicyTrainer(config, run, start, reference)
         state = trainer.state()
-        root = run.path / "checkpoints"
-        root.mkdir(exist_ok=True)
-        if not checkpoints(root):
-            save_checkpoint(state, root)
         stopped = fit(run, config, state, trainer.step, num_steps=config.num_steps)
+        # The last update's policy is what comes out of the run, so it is measured too.
+        if stopped == "done" and config.kl_budget is not None and trainer.leaves_budget(state, trainer.collect(state)):
+            stopped = "kl_budget"
         chosen = result_checkpoint(run, before=state.step if stopped == "kl_budget" else None)
         outputs = {"model": str(chosen / "policy")} | ({"value": str(chosen / "value")} if trainer.value else {})
         return run.finish(stopped=stopped, metrics=last_metrics(run), outputs=outputs)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ from prefloop.train.loop import (
     result_checkpoint,
     rows_of_step,
 )
+from prefloop.train.offline import input_files
 from prefloop.train.pairs import EncodedPair, encode_pairs, load_pairs, paired_batches
 from prefloop.types import InputError, RunResult
 
@@ -37,7 +37,7 @@ def train(config: PreferenceConfig) -> RunResult:
     """Run (or resume) DPO. Raises InputError for what is wrong with the input."""
     start = resolve_model(config.model, "model")
     reference_path = resolve_model(config.reference, "reference") if config.reference else start
-    files = {f"data:{path}": Path(path.partition("@")[0]) for path in (*config.data, *config.eval_data)}
+    files = input_files("data", config.data) | input_files("eval_data", config.eval_data)
     with RunDir("train preference", config, {"model": start, "reference": reference_path, **files}) as run:
         if run.finished:
             return run.finished
@@ -46,8 +46,8 @@ def train(config: PreferenceConfig) -> RunResult:
         reference, reference_chat = load_policy(reference_path, field="reference")
         if not chat.same_tokens(reference_chat):
             raise InputError("model and reference have different tokenizers", field="reference")
-        pairs, rows = encode_pairs(config, chat, pairs)
-        eval_rows = encode_pairs(config, chat, held_out)[1] if held_out else []
+        pairs, rows = encode_pairs(config, model, chat, pairs)
+        eval_rows = encode_pairs(config, model, chat, held_out)[1] if held_out else []
         reference_sums = pair_logprobs(reference, chat, rows, token_budget=config.token_budget)
         eval_sums = pair_logprobs(reference, chat, eval_rows, token_budget=config.token_budget)
         del reference

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from statistics import fmean, stdev
 
 import torch
@@ -33,6 +32,7 @@ from prefloop.train.loop import (
     result_checkpoint,
     rows_of_step,
 )
+from prefloop.train.offline import input_files
 from prefloop.train.pairs import encode_pairs, load_pairs, pair_scores, paired_batches
 from prefloop.types import RunResult
 
@@ -43,14 +43,14 @@ NORMALISED_ON = 512
 def train(config: RewardConfig) -> RunResult:
     """Run (or resume) reward-model training. Raises InputError for what is wrong with the input."""
     start = resolve_model(config.model, "model")
-    files = {f"data:{path}": Path(path.partition("@")[0]) for path in (*config.data, *config.eval_data)}
+    files = input_files("data", config.data) | input_files("eval_data", config.eval_data)
     with RunDir("train reward", config, {"model": start, **files}) as run:
         if run.finished:
             return run.finished
         pairs, held_out = load_pairs(config)
         model, chat = new_reward_model(start, seed=config.seed)
-        pairs, rows = encode_pairs(config, chat, pairs)
-        eval_rows = encode_pairs(config, chat, held_out)[1] if held_out else []
+        pairs, rows = encode_pairs(config, model, chat, pairs)
+        eval_rows = encode_pairs(config, model, chat, held_out)[1] if held_out else []
         weights = torch.tensor([pair.weight for pair in pairs], device=model.device)
         state = TrainState({"reward": model}, chat, {"reward": make_optimizer(model, config.optimizer)})
         num_steps = math.ceil(len(rows) / config.batch_size) * config.num_epochs

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from prefloop.data.read import read_demonstrations
 from prefloop.data.split import prompt_key
-from prefloop.functional.losses import loss_denominator, nll_loss
+from prefloop.functional.losses import nll_loss
 from prefloop.models.batching import collate, micro_batches
 from prefloop.models.chat import Chat, Encoded, train_chat
 from prefloop.models.forward import response_logprobs
@@ -31,14 +31,14 @@ from prefloop.train.loop import (
     result_checkpoint,
     rows_of_step,
 )
-from prefloop.train.offline import hold_out, within_length
+from prefloop.train.offline import hold_out, input_files, length_limit, within_length
 from prefloop.types import Demonstration, RunResult
 
 
 def train(config: SFTConfig) -> RunResult:
     """Run (or resume) supervised fine-tuning. Raises InputError for what is wrong with the input."""
     start = resolve_model(config.model, "model") if config.model else None
-    inputs = {f"data:{path}": Path(path.partition("@")[0]) for path in (*config.data, *config.eval_data)}
+    inputs = input_files("data", config.data) | input_files("eval_data", config.eval_data)
     with RunDir("train sft", config, inputs | ({"model": start} if start else {})) as run:
         if run.finished:
             return run.finished
@@ -50,14 +50,18 @@ def train(config: SFTConfig) -> RunResult:
                 demonstrations, prompt_key, eval_fraction=config.eval_fraction, seed=config.seed
             )
         model, chat = _start(config, start, demonstrations)
-        rows, eval_rows = _encode(config, chat, demonstrations), _encode(config, chat, held_out)
+        demonstrations, rows = _encode(config, model, chat, demonstrations)
+        eval_rows = _encode(config, model, chat, held_out)[1] if held_out else []
+        weights = torch.tensor([row.weight for row in demonstrations], device=model.device)
         state = TrainState({"policy": model}, chat, {"policy": make_optimizer(model, config.optimizer)})
         per_epoch = math.ceil(len(rows) / config.batch_size)
         num_steps = per_epoch * config.num_epochs
 
         def step(state: TrainState) -> Mapping[str, float]:
             index = rows_of_step(state.step, num_rows=len(rows), batch_size=config.batch_size, seed=config.seed)
-            loss, num_tokens = _accumulate(model, chat, [rows[row] for row in index], config.token_budget)
+            loss, num_tokens = _accumulate(
+                model, chat, [rows[row] for row in index], weights[index], config.token_budget
+            )
             norm, rate = optimizer_step(
                 state.optimizers["policy"], config.optimizer, step=state.step, num_steps=num_steps
             )
@@ -91,32 +95,38 @@ def _start(
     return new_policy(config.scratch, chat, seed=config.seed), chat
 
 
-def _encode(config: SFTConfig, chat: Chat, demonstrations: Sequence[Demonstration]) -> list[Encoded]:
-    if not demonstrations:
-        return []
-    limit = min(config.max_length, config.scratch.max_position) if config.model is None else config.max_length
+def _encode(
+    config: SFTConfig, model: PreTrainedModel, chat: Chat, demonstrations: Sequence[Demonstration]
+) -> tuple[list[Demonstration], list[Encoded]]:
     return within_length(
         demonstrations,
         lambda row: chat.encode((*row.prompt, *row.completion), num_context=len(row.prompt)),
         lambda row: len(row.ids),
         lambda row: row.demonstration_id,
-        max_length=limit,
+        limit=length_limit(config.max_length, "max_length", model),
         skip_bad=config.skip_bad,
         what="demonstrations",
-    )[1]
+    )
 
 
-def _accumulate(model: PreTrainedModel, chat: Chat, rows: Sequence[Encoded], token_budget: int) -> tuple[float, int]:
-    """Backward over one step's rows in micro-batches; the loss is the mean over all answer tokens of the step."""
+def _accumulate(
+    model: PreTrainedModel, chat: Chat, rows: Sequence[Encoded], weights: torch.Tensor, token_budget: int
+) -> tuple[float, int]:
+    """Backward over one step's rows in micro-batches. Gives the weighted mean loss over all answer tokens of the step,
+    and how many those are."""
     whole = collate(rows, pad_id=chat.pad_id, device=model.device)
-    denominator = loss_denominator(whole.response_mask, reduction="token")
+    # Only their proportions matter; with the largest at 1, the weighted count of tokens cannot fall below 1.
+    weights = weights / weights.max()
+    denominator = (weights * whole.response_mask.sum(1)).sum()
     total: dict[str, torch.Tensor] = {}
-    for index in micro_batches([len(row.ids) for row in rows], token_budget=token_budget):
-        batch = whole.rows(torch.tensor(index, device=model.device))
-        output = nll_loss(response_logprobs(model, batch), batch.response_mask, denominator=denominator)
+    for members in micro_batches([len(row.ids) for row in rows], token_budget=token_budget):
+        index = torch.tensor(members, device=model.device)
+        batch = whole.rows(index)
+        weighted = weights[index, None] * response_logprobs(model, batch)
+        output = nll_loss(weighted, batch.response_mask, denominator=denominator)
         output.loss.backward()
         add_metrics(total, output.metrics)
-    return float(total["sft/loss"]), int(denominator)
+    return float(total["sft/loss"]), int(whole.response_mask.sum())
 
 
 @torch.no_grad()

@@ -7,12 +7,10 @@ module must import without torch (help and validation do); it imports `functiona
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from prefloop.config import Section
+from prefloop.reward.user_code import is_user_code, load_user_object
 from prefloop.types import InputError
 
 if TYPE_CHECKING:
@@ -63,9 +61,8 @@ def algorithm_settings(name: str) -> type[Algorithm]:
     if target is not None:
         module, _, attribute = target.partition(":")
         found = vars(importlib.import_module(module))[attribute]
-    elif ".py:" in name:
-        path, _, attribute = name.rpartition(":")
-        found = vars(_import_file(Path(path))).get(attribute)
+    elif is_user_code(name):
+        found = load_user_object(name, field="algorithm")
     else:
         raise InputError(
             f"unknown algorithm {name!r}", field="algorithm", remedy=f"known: {', '.join(ALGORITHMS)}, or file.py:Class"
@@ -75,14 +72,3 @@ def algorithm_settings(name: str) -> type[Algorithm]:
             f"{name} is no Algorithm class", field="algorithm", remedy="subclass prefloop.train.algorithms.Algorithm"
         )
     return found
-
-
-def _import_file(path: Path) -> object:
-    if not path.exists():
-        raise InputError("no such file", path=path, field="algorithm")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
