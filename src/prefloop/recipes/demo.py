@@ -106,9 +106,8 @@ def _answer(root: Path, config: DemoConfig, measured: Mapping[str, Mapping[int, 
         "num_prompts": config.num_eval_prompts,
         "num_pairs": config.num_pairs,
         "peak_step": peak_step(measured["hacked"]),
-        "kl": {name: policy.kl for name, policy in policies.items()},
+        "kl": {name: policies[name].kl for name in ("tuned", "hacked", "guarded")},
         "proxy": {name: plain(policy.proxy()) for name, policy in policies.items()},
-        "proxy_start": {name: plain(measured[name][0].proxy()) for name in ("tuned", "hacked")},
         "true_utility": {name: plain(policy.utility()) for name, policy in policies.items()},
         "differences": {
             "tuned_minus_sft": plain(difference(policies["tuned"], sft)),
@@ -144,5 +143,5 @@ def _tell(answer: Mapping[str, Any]) -> None:
     for name, value in answer["true_utility"].items():
         say(
             f"   {name:12s} true utility {value['mean']:6.2f} +- {value['standard_error']:.2f}   "
-            f"proxy {answer['proxy'][name]['mean']:6.2f}   KL {answer['kl'][name]:5.1f}"
+            f"proxy {answer['proxy'][name]['mean']:6.2f}"
         )

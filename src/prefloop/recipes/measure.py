@@ -31,7 +31,7 @@ class Measured:
 
     rows: list[dict[str, Any]]
     kl: float
-    """Mean exact sequence KL to the reference over the sampled responses, in nats."""
+    """Mean exact sequence KL to the reference over the reported half's responses, in nats."""
 
     def values(self, half: str, key: str = "true_utility") -> list[float]:
         """A column, over one half of the prompts, in prompt order."""
@@ -58,6 +58,7 @@ def measure(
     scorer: Scorer,
     *,
     max_new_tokens: int,
+    token_budget: int,
     seed: int,
 ) -> Measured:
     """Sample one response to each prompt and judge it by the truth and by the proxy."""
@@ -82,10 +83,11 @@ def measure(
         )
     encoded = [
         chat.encode_response(prompt.messages, each.text, finished=each.finish_reason == "stop")
-        for prompt, each in zip(prompts, responses, strict=True)
+        for prompt, each, row in zip(prompts, responses, rows, strict=True)
+        if row["half"] == "report"
     ]
     total = 0.0
-    for members in micro_batches([len(row.ids) for row in encoded], token_budget=16384):
+    for members in micro_batches([len(row.ids) for row in encoded], token_budget=token_budget):
         batch = collate([encoded[row] for row in members], pad_id=chat.pad_id, device=model.device)
         if batch.response_mask.any():
             total += float(compare_to_reference(model, reference, batch, temperature=1.0)[2].sum())

@@ -112,7 +112,8 @@ def measure_runs(
     """Every checkpoint of policy runs up to their result, on the unseen prompts. Step 0 is the SFT policy."""
     bench = Bench.build(root, config)
     prompts = make_prompts(bench.world, split="test", count=config.num_eval_prompts, seed=config.seed)
-    scorer = load_scorer(str(bench.stage(f"reward-{scenario}")), device=default_device())
+    reward = str(bench.stage(f"reward-{scenario}"))
+    scorer = load_scorer(reward, device=default_device(), token_budget=config.token_budget)
     reference = load_policy(resolve_model(str(bench.stage("sft")), "model"))[0]
     found: dict[str, dict[int, Measured]] = {}
     for name in names:
@@ -125,6 +126,7 @@ def measure_runs(
                 prompts,
                 scorer,
                 max_new_tokens=config.max_new_tokens,
+                token_budget=config.token_budget,
                 seed=config.seed,
             )
             for directory in checkpoints(bench.stage(name) / "checkpoints")

@@ -47,7 +47,7 @@ class Scorer(Protocol):
 class RewardModel:
     """A sequence classifier as a scorer. Scores are normalised by `reward_mean` and `reward_std` of its config."""
 
-    def __init__(self, model: PreTrainedModel, chat: Chat, *, version: str, token_budget: int = 16384) -> None:
+    def __init__(self, model: PreTrainedModel, chat: Chat, *, version: str, token_budget: int = 4096) -> None:
         self.model, self.chat, self.version, self.token_budget = model.eval(), chat, version, token_budget
 
     @torch.no_grad()
@@ -124,10 +124,10 @@ class FunctionScorer:
         return [float(score) for score in scores]
 
 
-def load_scorer(spec: str, *, device: torch.device) -> Scorer:
-    """`file.py:function`, or a reward model's directory or run."""
+def load_scorer(spec: str, *, device: torch.device, token_budget: int = 4096) -> Scorer:
+    """`file.py:function`, or a reward model's directory or run, which scores in batches of `token_budget` tokens."""
     if is_user_code(spec):
         return FunctionScorer(spec)
     directory = resolve_model(spec, "reward")
     model, chat = load_reward_model(directory, device=device)
-    return RewardModel(model, chat, version=sha256_of(directory)[:12])
+    return RewardModel(model, chat, version=sha256_of(directory)[:12], token_budget=token_budget)

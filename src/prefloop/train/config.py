@@ -10,8 +10,8 @@ from prefloop.config import Section
 from prefloop.models.config import ScratchConfig
 from prefloop.train.algorithms import algorithm_settings
 
-DEFAULT_KL_BUDGET = 6.0
-"""Nats per response."""
+DEFAULT_KL_BUDGET = 2.0
+"""Nats per response: chosen on seed 0 of the simulated world, whose answers have about 15 words."""
 
 
 class OptimizerConfig(Section):

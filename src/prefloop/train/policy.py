@@ -84,7 +84,7 @@ class PolicyTrainer:
         if not self.chat.same_tokens(reference_chat):
             raise InputError("model and reference have different tokenizers", field="reference", path=reference_path)
         self.same_start = start == reference_path
-        self.scorer: Scorer = load_scorer(config.reward, device=device)
+        self.scorer: Scorer = load_scorer(config.reward, device=device, token_budget=config.token_budget)
         if config.value is not None and not self.algorithm.needs_values:
             raise InputError(f"{config.algorithm} has no value model", field="value", remedy="leave it out")
         self.value = self._value_model(start, device) if self.algorithm.needs_values else None
