@@ -34,7 +34,7 @@ class SandboxConfig(Section):
     """Unseen prompts of the evaluation; one half chooses the peak, the other half is reported."""
     scratch: ScratchConfig = ScratchConfig(num_layers=2, vocab_size=1600, max_position=128)
     """Shape of the policy and of the reward model."""
-    sft_epochs: PositiveInt = 6
+    sft_epochs: PositiveInt = 5
     """Passes over the demonstrations."""
     sft_optimizer: OptimizerConfig = OptimizerConfig(lr=2e-3)
     """Optimiser of supervised fine-tuning."""
@@ -44,9 +44,9 @@ class SandboxConfig(Section):
     """Optimiser of the reward model."""
     algorithm: str = "ppo"
     """Algorithm of policy optimisation."""
-    num_steps: PositiveInt = 36
+    num_steps: PositiveInt = 32
     """Steps of policy optimisation."""
-    prompts_per_step: PositiveInt = 128
+    prompts_per_step: PositiveInt = 96
     """Responses sampled in one step."""
     policy_epochs: PositiveInt = 2
     """Passes over one round of rollouts."""

@@ -15,7 +15,7 @@ from typing import Any
 from prefloop.console import say
 from prefloop.data.read import read_pairs
 from prefloop.recipes.config import DemoConfig
-from prefloop.recipes.measure import Measured, curve_row, difference, means_of_parts, peak_step, plain
+from prefloop.recipes.measure import Measured, curve_row, difference, means_of_parts, noise_ceiling, peak_step, plain
 from prefloop.recipes.scenario import (
     Clock,
     branch,
@@ -27,12 +27,15 @@ from prefloop.recipes.scenario import (
     stored_answer,
     write_curves,
 )
-from prefloop.recipes.stages import Bench, run_sft, write_data, write_rows
+from prefloop.recipes.stages import Bench, pair_prompts, run_sft, write_data, write_rows
 from prefloop.report.demo import render_demo
 from prefloop.rundir import RunDir, atomic_file
 from prefloop.statistics.pairwise import accuracy_with_ties
 from prefloop.types import InputError
 from prefloop.world.scenarios import SCENARIOS
+
+CEILING_PAIRS = 1000
+"""Pairs that the noise ceiling is measured on."""
 
 
 def run(config: DemoConfig) -> dict[str, Any]:
@@ -130,12 +133,13 @@ def _fell_most(before: Mapping[str, float], after: Mapping[str, float]) -> str:
 
 
 def _reward_accuracy(root: Path, config: DemoConfig, scenario: str) -> dict[str, float]:
-    """Accuracy on the held-out prompts of the same annotators' pairs, beside what the longer answer would score."""
+    """Accuracy on held-out prompts of the same annotators' pairs, beside the longer answer's and the noise ceiling."""
     bench = Bench.build(root, config)
     result = json.loads((bench.stage(f"reward-{scenario}") / "result.json").read_text(encoding="utf-8"))
     pairs = read_pairs([str(bench.data(f"pairs-{scenario}"))]).records
     longer = accuracy_with_ties([float(len(pair.chosen) - len(pair.rejected)) for pair in pairs])
-    return {"accuracy": result["metrics"]["eval/accuracy"], "longer": longer}
+    ceiling = noise_ceiling(bench.world, SCENARIOS[scenario], pairs[:CEILING_PAIRS], pair_prompts(bench))
+    return {"accuracy": result["metrics"]["eval/accuracy"], "longer": longer, "ceiling": ceiling}
 
 
 def _tell(answer: Mapping[str, Any]) -> None:

@@ -20,8 +20,10 @@ from prefloop.models.load import load_policy
 from prefloop.reward.scoring import Response, Scorer
 from prefloop.rollout.respond import respond
 from prefloop.statistics.intervals import Estimate, mean_estimate, paired_difference
-from prefloop.types import Prompt
+from prefloop.statistics.pairwise import accuracy_with_ties
+from prefloop.types import PreferencePair, Prompt
 from prefloop.world.knowledge import World
+from prefloop.world.scenarios import Scenario
 from prefloop.world.truth import utility
 
 
@@ -92,6 +94,30 @@ def measure(
         if batch.response_mask.any():
             total += float(compare_to_reference(model, reference, batch, temperature=1.0)[2].sum())
     return Measured(rows, total / len(encoded))
+
+
+def noise_ceiling(
+    world: World, scenario: Scenario, pairs: Sequence[PreferencePair], prompts: Sequence[Prompt]
+) -> float:
+    """How often the chosen response of a pair is the one that the scenario's annotators think better on average.
+
+    No reward model can be expected to order more of their noisy votes: this is what a perfect one would score.
+    """
+    asked = {prompt.messages: prompt for prompt in prompts}
+    kinds = {annotator.biases: annotator for annotator in scenario.team}
+    shares = [sum(each.biases == biases for each in scenario.team) for biases in kinds]
+    margins = []
+    for pair in pairs:
+        prompt = asked[pair.prompt.messages]
+        chosen, rejected = (
+            sum(
+                share * annotator.worth(world, prompt, response)
+                for share, annotator in zip(shares, kinds.values(), strict=True)
+            )
+            for response in (pair.chosen, pair.rejected)
+        )
+        margins.append(chosen - rejected)
+    return accuracy_with_ties(margins)
 
 
 def plain(estimate: Estimate) -> dict[str, float]:

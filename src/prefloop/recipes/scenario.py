@@ -21,7 +21,7 @@ from prefloop.recipes.config import SandboxConfig, SandboxListConfig
 from prefloop.recipes.measure import Measured, curve_row, difference, measure, peak_step, plain
 from prefloop.recipes.stages import Bench, run_policy, run_reward, run_sft, write_data, write_pairs, write_rows
 from prefloop.reward.scoring import load_scorer
-from prefloop.rundir import RunDir, resolve_model
+from prefloop.rundir import RunDir, resolve_model, sha256_of
 from prefloop.train.checkpoint import checkpoints, step_of
 from prefloop.types import InputError
 from prefloop.world.prompts import make_prompts
@@ -115,23 +115,28 @@ def measure_runs(
     reward = str(bench.stage(f"reward-{scenario}"))
     scorer = load_scorer(reward, device=default_device(), token_budget=config.token_budget)
     reference = load_policy(resolve_model(str(bench.stage("sft")), "model"))[0]
+    known: dict[str, Measured] = {}
     found: dict[str, dict[int, Measured]] = {}
     for name in names:
         result = step_of(resolve_model(str(bench.stage(name)), "model").parent)
-        found[name] = {
-            step_of(directory): measure(
-                bench.world,
-                directory / "policy",
-                reference,
-                prompts,
-                scorer,
-                max_new_tokens=config.max_new_tokens,
-                token_budget=config.token_budget,
-                seed=config.seed,
-            )
-            for directory in checkpoints(bench.stage(name) / "checkpoints")
-            if step_of(directory) <= result
-        }
+        found[name] = {}
+        for directory in checkpoints(bench.stage(name) / "checkpoints"):
+            if step_of(directory) > result:
+                continue
+            # A guarded run begins as the unguarded one does: the same weights are measured once.
+            weights = sha256_of(directory / "policy" / "model.safetensors")
+            if weights not in known:
+                known[weights] = measure(
+                    bench.world,
+                    directory / "policy",
+                    reference,
+                    prompts,
+                    scorer,
+                    max_new_tokens=config.max_new_tokens,
+                    token_budget=config.token_budget,
+                    seed=config.seed,
+                )
+            found[name][step_of(directory)] = known[weights]
     return found
 
 

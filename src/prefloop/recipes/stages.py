@@ -96,13 +96,16 @@ def run_sft(bench: Bench) -> RunResult:
     )
 
 
+def pair_prompts(bench: Bench) -> list[Prompt]:
+    """The prompts that comparisons are made of."""
+    return make_prompts(bench.world, split="train", count=2000, seed=bench.config.seed + 1)
+
+
 def write_pairs(bench: Bench, scenario_name: str) -> list[PreferencePair]:
     """Two responses of the SFT policy to each prompt, judged by the scenario's annotators."""
     config, scenario = bench.config, SCENARIOS[scenario_name]
     model, chat = load_policy(resolve_model(str(bench.stage("sft")), "model"))
-    prompts = select_prompts(
-        scenario, make_prompts(bench.world, split="train", count=2000, seed=config.seed + 1), seed=config.seed
-    )
+    prompts = select_prompts(scenario, pair_prompts(bench), seed=config.seed)
     asked: list[Prompt] = [prompts[index % len(prompts)] for index in range(config.num_pairs)]
     first, second = (
         respond(

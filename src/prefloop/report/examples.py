@@ -85,4 +85,4 @@ def _phrases(text: str) -> Iterable[tuple[str, ...]]:
 
 
 def _join(words: Sequence[str]) -> str:
-    return re.sub(r" ([,;:])", r"\1", " ".join(words))
+    return re.sub(r" ([,;:])", r"\1", " ".join(words)).strip(",;: ")
