@@ -65,6 +65,16 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
+def output_file(path: str, field: str = "out") -> Path:
+    """A file that a command is to write. Raises InputError, before any work is done, where that is impossible."""
+    target = Path(path)
+    if target.is_dir():
+        raise InputError("is a directory", path=path, field=field, remedy="give a file to write")
+    if not target.parent.is_dir():
+        raise InputError("no such directory", path=target.parent, field=field, remedy="make it first")
+    return target
+
+
 def sha256_of(path: Path) -> str:
     """sha256 of a file, or of a directory's files (names and contents, in name order)."""
     digest = hashlib.sha256()

@@ -139,13 +139,25 @@ def load_chat(directory: Path, field: str = "model") -> Chat:
             field=field,
             remedy="copy tokenizer.json and tokenizer_config.json of the model into it",
         )
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    stops: Any = None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        if (directory / "generation_config.json").exists():
+            stops = GenerationConfig.from_pretrained(directory, local_files_only=True).eos_token_id
+    except Exception as error:
+        raise unreadable("transformers cannot load this tokenizer", error, directory, field) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError("only fast tokenizers are supported (no tokenizer.json)", path=directory, field=field)
-    stops: Any = None
-    if (directory / "generation_config.json").exists():
-        stops = GenerationConfig.from_pretrained(directory, local_files_only=True).eos_token_id
     return Chat(tokenizer, [] if stops is None else stops if isinstance(stops, list) else [stops])
+
+
+def unreadable(problem: str, error: Exception, directory: Path, field: str) -> InputError:
+    """The error for a directory that transformers fails to read, with the first line of its reason.
+
+    What it raises for a broken file is of any type, from JSONDecodeError to TypeError and its own.
+    """
+    reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return InputError(f"{problem}: {reason}", path=directory, field=field)
 
 
 def train_chat(texts: Iterable[str], *, vocab_size: int) -> Chat:

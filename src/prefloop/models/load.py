@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from prefloop.models.chat import Chat, load_chat
+from prefloop.models.chat import Chat, load_chat, unreadable
 from prefloop.models.config import ScratchConfig
 from prefloop.types import InputError
 
@@ -81,15 +81,28 @@ def _no_dropout(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _load(factory: Any, directory: Path, field: str, **settings: Any) -> PreTrainedModel:
+def _load(factory: Any, directory: Path, field: str, *, fresh: str = "", **settings: Any) -> PreTrainedModel:
+    """Load, and refuse a model of which weights other than `fresh` would stay at random values."""
     _check_directory(directory, field)
     try:
         with _quiet():
-            model = factory.from_pretrained(
-                directory, dtype=torch.float32, local_files_only=True, use_safetensors=True, **settings
+            model, found = factory.from_pretrained(
+                directory,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **settings,
             )
-    except (ValueError, KeyError) as error:
-        raise InputError(f"transformers cannot load this model: {error}", path=directory, field=field) from error
+    except Exception as error:
+        raise unreadable("transformers cannot load this model", error, directory, field) from error
+    misshapen = {entry[0] for entry in found["mismatched_keys"]} - {fresh}
+    absent = set(found["missing_keys"]) - {fresh} - misshapen
+    for names, problem in ((absent, "missing"), (misshapen, "of another shape than config.json says")):
+        if names:
+            listed = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+            raise InputError(f"weights are {problem}: {listed}", path=directory, field=field)
     return _no_dropout(model)
 
 
@@ -113,9 +126,12 @@ def load_policy(
     return _place(model, device), chat
 
 
-def is_reward_model(directory: Path) -> bool:
+def is_reward_model(directory: Path, field: str) -> bool:
     """Whether the directory holds a sequence classifier."""
-    names = AutoConfig.from_pretrained(directory, local_files_only=True).architectures or []
+    try:
+        names = AutoConfig.from_pretrained(directory, local_files_only=True).architectures or []
+    except Exception as error:
+        raise unreadable("transformers cannot load this config", error, directory, field) from error
     return any(name.endswith("ForSequenceClassification") for name in names)
 
 
@@ -124,7 +140,7 @@ def load_reward_model(
 ) -> tuple[PreTrainedModel, Chat]:
     """A trained sequence classifier with one label, and its tokenizer. Raises InputError if it is anything else."""
     _check_directory(directory, field)
-    if not is_reward_model(directory):
+    if not is_reward_model(directory, field):
         raise InputError(
             "this is a language model, not a reward model",
             path=directory,
@@ -137,6 +153,10 @@ def load_reward_model(
         raise InputError(
             f"this classifier has {model.config.num_labels} labels; a reward model has one", path=directory, field=field
         )
+    _check_head(model, directory, field)
+    # A model trained elsewhere does not say what its scores are like: they are taken as they come.
+    model.config.reward_mean = float(getattr(model.config, "reward_mean", 0.0))
+    model.config.reward_std = float(getattr(model.config, "reward_std", 1.0))
     _fit_vocabulary(model, chat)
     return _place(model, device), chat
 
@@ -147,7 +167,8 @@ def new_reward_model(
     """A classifier on the trunk of the model in `directory` with a fresh scalar head, N(0, 1/sqrt(d+1)), no bias."""
     _check_directory(directory, field)
     chat = load_chat(directory, field)
-    model = _load(AutoModelForSequenceClassification, directory, field, num_labels=1)
+    model = _load(AutoModelForSequenceClassification, directory, field, fresh="score.weight", num_labels=1)
+    _check_head(model, directory, field)
     _fit_vocabulary(model, chat)
     head = score_head(model)
     noise = torch.Generator().manual_seed(seed)
@@ -155,6 +176,12 @@ def new_reward_model(
         head.weight.copy_(torch.randn(head.weight.shape, generator=noise) / (head.in_features + 1) ** 0.5)
     model.config.reward_mean, model.config.reward_std = 0.0, 1.0
     return _place(model, device), chat
+
+
+def _check_head(model: PreTrainedModel, directory: Path, field: str) -> None:
+    if not isinstance(dict(model.named_children()).get("score"), nn.Linear):
+        problem = f"a {model.config.model_type} classifier has no linear head called score"
+        raise InputError(problem, path=directory, field=field, remedy="take a decoder, for example of the Llama family")
 
 
 def score_head(model: PreTrainedModel) -> nn.Linear:

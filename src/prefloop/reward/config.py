@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from prefloop.config import Section
 
@@ -18,7 +18,7 @@ class RewardEvalConfig(Section):
     """Leave unusable rows out (they are counted and named) instead of stopping."""
     num_resamples: PositiveInt = 2000
     """Bootstrap resamples of prompts behind the interval."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=10**9)
     """Seed of the bootstrap and of the shuffled prompts."""
 
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from prefloop.data.formats import prompt_of
 from prefloop.data.read import read_pairs
-from prefloop.data.rows import stream_rows
+from prefloop.data.rows import Row, stream_rows
 from prefloop.models.load import default_device
 from prefloop.reward.config import RewardEvalConfig, RewardScoreConfig
 from prefloop.reward.scoring import Response, Scorer, load_scorer
-from prefloop.rundir import atomic_file
+from prefloop.rundir import atomic_file, output_file
 from prefloop.statistics.calibration import expected_calibration_error, fit_temperature, log_loss, pairwise_confidence
 from prefloop.statistics.intervals import cluster_bootstrap
 from prefloop.statistics.pairwise import accuracy_with_ties, mcnemar, smallest_detectable_difference
-from prefloop.types import InputError, Message, PreferencePair, Prompt
+from prefloop.types import InputError, PreferencePair, Prompt
 
 
 def margins_of(scorer: Scorer, pairs: list[PreferencePair], prompts: list[Prompt]) -> list[float]:
@@ -80,23 +80,26 @@ def summarise(
     }
 
 
+def _answered(row: Row) -> tuple[Prompt, Response]:
+    """Prompt and response of a row. Raises InputError with its line if it has none."""
+    text = next((row.values[name] for name in ("response", "completion") if name in row.values), None)
+    if not isinstance(text, str):
+        raise InputError("needs a text `response` or `completion`", path=row.path, line=row.line, field="response")
+    try:
+        prompt = prompt_of(row.values)
+    except InputError as error:
+        remedy = error.remedy
+        raise InputError(error.problem, path=row.path, line=row.line, field=error.field, remedy=remedy) from error
+    return prompt, Response(text, row.values.get("finish_reason", "stop") == "stop")
+
+
 def score(config: RewardScoreConfig) -> dict[str, Any]:
     """Write the rows of a file with their (normalised) score added, atomically."""
+    target = output_file(config.out)
     rows = list(stream_rows(config.data))
-    prompts, responses = [], []
-    for row in rows:
-        texts = {}
-        for name, names in {"prompt": ("prompt",), "response": ("response", "completion")}.items():
-            value = next((row.values[key] for key in names if key in row.values), None)
-            if not isinstance(value, str):
-                raise InputError(f"needs a text `{' or '.join(names)}`", path=row.path, line=row.line, field=names[0])
-            texts[name] = value
-        prompts.append(Prompt("", (Message("user", texts["prompt"]),), columns=row.values))
-        responses.append(Response(texts["response"], row.values.get("finish_reason", "stop") == "stop"))
-    scores = load_scorer(config.model, device=default_device()).score(prompts, responses)
-    target = Path(config.out)
-    if not target.parent.is_dir():
-        raise InputError("no such directory", path=target.parent, field="out")
+    answered = [_answered(row) for row in rows]
+    scorer = load_scorer(config.model, device=default_device())
+    scores = scorer.score([prompt for prompt, _ in answered], [response for _, response in answered])
     with atomic_file(target) as file:
         for row, value in zip(rows, scores, strict=True):
             file.write(json.dumps({**row.values, "score": value}, ensure_ascii=False) + "\n")

@@ -66,8 +66,7 @@ class RewardModel:
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
         """Normalised scores. Raises InputError if the model gives one that is no number."""
-        mean = float(getattr(self.model.config, "reward_mean", 0.0))
-        std = float(getattr(self.model.config, "reward_std", 1.0))
+        mean, std = self.model.config.reward_mean, self.model.config.reward_std
         raw = self.raw_scores(prompts, responses)
         if not all(math.isfinite(score) for score in raw):
             raise InputError(

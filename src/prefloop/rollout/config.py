@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveInt
 
 from prefloop.config import Section
 
 
 class SampleConfig(Section):
     """Sample responses of a policy to prompts, as JSON Lines."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     model: str
     """Policy: model directory or run."""
@@ -26,7 +28,7 @@ class SampleConfig(Section):
     """Only the first so many prompts."""
     batch_size: PositiveInt = 256
     """Prompts decoded together; results do not depend on it."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=10**9)
     """Sampling seed."""
     skip_bad: bool = False
     """Leave unusable prompts out (they are counted and named) instead of stopping."""

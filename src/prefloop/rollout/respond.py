@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
+from prefloop.console import say
 from prefloop.data.read import read_prompts
 from prefloop.models.chat import Chat
 from prefloop.models.load import load_policy, max_positions
 from prefloop.rollout.config import SampleConfig
 from prefloop.rollout.engine import sample
-from prefloop.rundir import atomic_file, resolve_model
+from prefloop.rundir import atomic_file, output_file, resolve_model
 from prefloop.types import InputError, Messages, Prompt
 
 
@@ -39,14 +39,10 @@ def respond(
 ) -> list[TextResponse]:
     """One response to each prompt, in order. Raises InputError for a prompt that does not fit the model's context."""
     encoded = [chat.encode_prompt(prompt.messages) for prompt in prompts]
-    limit = max_positions(model)
     for prompt, ids in zip(prompts, encoded, strict=True):
-        if limit is not None and len(ids) + max_new_tokens > limit:
-            raise InputError(
-                f"prompt {prompt.prompt_id} has {len(ids)} tokens; with {max_new_tokens} new ones it exceeds the "
-                f"model's {limit} positions",
-                field="max_new_tokens",
-            )
+        problem = does_not_fit(model, prompt, ids, max_new_tokens)
+        if problem is not None:
+            raise InputError(problem, field="max_new_tokens", remedy="lower it, or shorten the prompt")
     sampled = sample(
         model,
         encoded,
@@ -60,6 +56,31 @@ def respond(
     return [TextResponse(chat.decode(row.ids), row.finish_reason) for row in sampled]
 
 
+def does_not_fit(model: PreTrainedModel, prompt: Prompt, ids: Sequence[int], max_new_tokens: int) -> str | None:
+    """What is wrong if the model's positions end before the longest response to `prompt` (its tokens `ids`) does."""
+    limit = max_positions(model)
+    if limit is None or len(ids) + max_new_tokens <= limit:
+        return None
+    return (
+        f"prompt {prompt.prompt_id} has {len(ids)} tokens; with {max_new_tokens} new ones it exceeds the "
+        f"model's {limit} positions"
+    )
+
+
+def fitting_prompts(model: PreTrainedModel, chat: Chat, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Prompt]:
+    """The prompts that fit the model's context; the others are named. Raises InputError if none does."""
+    problems = {
+        index: does_not_fit(model, prompt, chat.encode_prompt(prompt.messages), max_new_tokens)
+        for index, prompt in enumerate(prompts)
+    }
+    too_long = [problem for problem in problems.values() if problem is not None]
+    if too_long:
+        say(f"left out {len(too_long)} of {len(prompts)} prompts: {'; '.join(too_long[:3])}")
+    if len(too_long) == len(prompts):
+        raise InputError(f"none of the {len(prompts)} prompts fits", field="max_new_tokens", remedy="lower it")
+    return [prompt for index, prompt in enumerate(prompts) if problems[index] is None]
+
+
 def plain_prompt(messages: Messages) -> str | list[dict[str, str]]:
     """A single user turn as a string, anything else as a list of messages."""
     if len(messages) == 1 and messages[0].role == "user":
@@ -69,8 +90,11 @@ def plain_prompt(messages: Messages) -> str | list[dict[str, str]]:
 
 def run(config: SampleConfig) -> dict[str, Any]:
     """The command `sample`: writes the responses atomically and answers how many."""
+    target = output_file(config.out)
     model, chat = load_policy(resolve_model(config.model, "model"))
     prompts = read_prompts([config.prompts], skip_bad=config.skip_bad).records[: config.limit]
+    if config.skip_bad:
+        prompts = fitting_prompts(model, chat, prompts, config.max_new_tokens)
     repeated = [prompt for prompt in prompts for _ in range(config.num_samples)]
     responses = respond(
         model,
@@ -81,9 +105,6 @@ def run(config: SampleConfig) -> dict[str, Any]:
         seed=config.seed,
         batch_size=config.batch_size,
     )
-    target = Path(config.out)
-    if not target.parent.is_dir():
-        raise InputError("no such directory", path=target.parent, field="out")
     with atomic_file(target) as file:
         for prompt, response in zip(repeated, responses, strict=True):
             row = {

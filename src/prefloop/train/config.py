@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, create_model, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    create_model,
+    model_validator,
+)
 
 from prefloop.config import Section
 from prefloop.models.config import ScratchConfig
@@ -16,6 +25,8 @@ DEFAULT_KL_BUDGET = 2.0
 
 class OptimizerConfig(Section):
     """AdamW and its learning-rate schedule."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     lr: PositiveFloat = 1e-4
     """Peak learning rate."""
@@ -38,9 +49,11 @@ class OptimizerConfig(Section):
 class TrainConfig(Section):
     """What every training command has."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     out: str | None = None
     """Run directory; by default runs/<command>-<hash of the config>."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=10**9)
     """Seed of data order, new weights and sampling."""
     checkpoint_every: PositiveInt = 100
     """Steps between checkpoints; a killed run goes on from the newest."""
@@ -159,6 +172,18 @@ class PolicyConfig(TrainConfig):
     """Optimiser of the value model, for algorithms that have one."""
     save_rollouts: NonNegativeInt = 16
     """Responses of each step stored under rollouts/ (a multiple of nothing; the first ones of the batch)."""
+
+    @model_validator(mode="after")
+    def _kl_settings(self) -> PolicyConfig:
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise ValueError("kl_target adapts kl_coef by factors, which leave 0 at 0: give a kl_coef above 0")
+        if self.kl_budget is None:
+            return self
+        if self.kl_target is not None and self.kl_target >= self.kl_budget:
+            raise ValueError(f"kl_target {self.kl_target:g} is not inside kl_budget {self.kl_budget:g}")
+        if self.keep_checkpoints < 2:
+            raise ValueError("keep_checkpoints must be at least 2 with a kl_budget: the newest may lie outside it")
+        return self
 
 
 def policy_config(algorithm: str | None) -> type[PolicyConfig]:

@@ -45,7 +45,7 @@ def train(config: PreferenceConfig) -> RunResult:
         model, chat = load_policy(start)
         reference, reference_chat = load_policy(reference_path, field="reference")
         if not chat.same_tokens(reference_chat):
-            raise InputError("model and reference have different tokenizers", field="reference")
+            raise InputError("model and reference have different tokenizers", field="reference", path=reference_path)
         pairs, rows = encode_pairs(config, model, chat, pairs)
         eval_rows = encode_pairs(config, model, chat, held_out)[1] if held_out else []
         reference_sums = pair_logprobs(reference, chat, rows, token_budget=config.token_budget)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import ConfigDict, PositiveInt
+
 from prefloop.config import Section
 from prefloop.reward.user_code import is_user_code, load_user_object
 from prefloop.types import InputError
@@ -28,16 +30,18 @@ ALGORITHMS = {
 class Algorithm(Section):
     """What the on-policy loop asks of an algorithm."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     needs_values: ClassVar[bool] = False
     """Whether a value model is trained beside the policy."""
     reduction: ClassVar[Reduction] = "token"
     """How per-token losses become one number."""
 
-    group_size: int = 1
+    group_size: PositiveInt = 1
     """Responses sampled for each prompt."""
-    num_epochs: int = 1
+    num_epochs: PositiveInt = 1
     """Passes over one round of rollouts."""
-    num_minibatches: int = 1
+    num_minibatches: PositiveInt = 1
     """Optimiser steps of one pass."""
 
     def advantages(self, batch: RolloutBatch) -> Advantages:
