@@ -18,9 +18,10 @@ from prefloop.recipes.config import DemoConfig
 from prefloop.recipes.measure import Measured, curve_row, difference, means_of_parts, noise_ceiling, peak_step, plain
 from prefloop.recipes.scenario import (
     Clock,
-    branch,
     last,
+    learn_reward,
     measure_runs,
+    optimise,
     peak_memory,
     scenario_named,
     side_by_side,
@@ -55,14 +56,20 @@ def run(config: DemoConfig) -> dict[str, Any]:
             bench = Bench.build(root, config, num_threads=2 * config.num_threads)
             write_data(bench)
             run_sft(bench)
-        say("2. Annotators compare pairs of its answers, honest ones and biased ones. Two reward models learn from the")
-        say("   pairs, and PPO optimises the policy against each, held near the SFT policy by a KL penalty.")
-        with clock.timed("pairs, reward models, PPO"):
+        say("2. Annotators compare pairs of its answers, honest ones and biased ones; a reward model learns from each.")
+        with clock.timed("pairs and reward models"):
+            side_by_side(*((learn_reward, (root, config, name)) for name in ("honest", config.scenario)))
+        say(
+            "3. PPO optimises the policy against each, held near the SFT policy by a KL penalty; against the biased one"
+        )
+        say("   without a KL budget, and with one.")
+        with clock.timed("PPO"):
             side_by_side(
-                (branch, (root, config, "honest", {"tuned": None})),
-                (branch, (root, config, config.scenario, {"hacked": None, "guarded": config.kl_budget})),
+                (optimise, (root, config, config.scenario, "hacked", None)),
+                (optimise, (root, config, "honest", "tuned", None)),
+                (optimise, (root, config, config.scenario, "guarded", config.kl_budget)),
             )
-        say(f"3. The truth beside the proxy, on {config.num_eval_prompts} prompts that nothing was trained on.")
+        say(f"4. The truth beside the proxy, on {config.num_eval_prompts} prompts that nothing was trained on.")
         with clock.timed("evaluation"):
             tuned, biased = side_by_side(
                 (measure_runs, (root, config, "honest", ("tuned",))),

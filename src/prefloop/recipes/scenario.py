@@ -27,9 +27,6 @@ from prefloop.types import InputError
 from prefloop.world.prompts import make_prompts
 from prefloop.world.scenarios import SCENARIOS, Scenario
 
-Runs = Mapping[str, float | None]
-"""Name of a policy run -> its KL budget, or None."""
-
 
 def list_scenarios(_: SandboxListConfig) -> dict[str, Any]:
     """The command `sandbox list`."""
@@ -46,7 +43,7 @@ def scenario_named(name: str) -> Scenario:
 def run(config: SandboxConfig) -> dict[str, Any]:
     """The command `sandbox run`: the scenario's policy runs and what became of true utility."""
     scenario_named(config.scenario)
-    runs: Runs = {"unguarded": None, "guarded": config.kl_budget}
+    runs = {"unguarded": None, "guarded": config.kl_budget}
     with RunDir("sandbox run", config, {}) as run_dir:
         if run_dir.finished:
             return stored_answer(run_dir.path)
@@ -55,8 +52,12 @@ def run(config: SandboxConfig) -> dict[str, Any]:
             bench = Bench.build(run_dir.path, config, num_threads=2 * config.num_threads)
             write_data(bench)
             run_sft(bench)
-        with clock.timed("pairs, reward model, policy"):
-            branch(run_dir.path, config, config.scenario, runs)
+        with clock.timed("pairs and reward model"):
+            learn_reward(run_dir.path, config, config.scenario)
+        with clock.timed("policy"):
+            side_by_side(
+                *((optimise, (run_dir.path, config, config.scenario, name, budget)) for name, budget in runs.items())
+            )
         with clock.timed("evaluation"):
             unguarded, guarded = side_by_side(
                 (measure_runs, (run_dir.path, config, config.scenario, ("unguarded",))),
@@ -96,14 +97,17 @@ def _answer(config: SandboxConfig, measured: Mapping[str, Mapping[int, Measured]
     }
 
 
-def branch(root: Path, config: SandboxConfig, scenario: str, runs: Runs) -> None:
-    """Judgments, reward model and policy runs of one scenario; finished stages are not done again."""
+def learn_reward(root: Path, config: SandboxConfig, scenario: str) -> None:
+    """Judgments of the scenario's annotators and the reward model; what is finished is not done again."""
     bench = Bench.build(root, config)
     if not bench.data(f"pairs-{scenario}").exists():
         write_pairs(bench, scenario)
     run_reward(bench, scenario)
-    for name, kl_budget in runs.items():
-        run_policy(bench, name, scenario, kl_budget=kl_budget)
+
+
+def optimise(root: Path, config: SandboxConfig, scenario: str, name: str, kl_budget: float | None) -> None:
+    """One policy run against the scenario's reward model."""
+    run_policy(Bench.build(root, config), name, scenario, kl_budget=kl_budget)
 
 
 def measure_runs(
@@ -163,9 +167,9 @@ Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def side_by_side(*jobs: Job) -> list[Any]:
-    """Run each function with its arguments in a process of its own; the first error ends the wait."""
+    """Run functions with their arguments in two processes, in order; the first error ends the wait."""
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(len(jobs), mp_context=spawn) as pool:
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as pool:
         futures = [pool.submit(function, *arguments) for function, arguments in jobs]
         done, _ = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
         for future in done:
