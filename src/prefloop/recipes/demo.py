@@ -59,10 +59,8 @@ def run(config: DemoConfig) -> dict[str, Any]:
         say("2. Annotators compare pairs of its answers, honest ones and biased ones; a reward model learns from each.")
         with clock.timed("pairs and reward models"):
             side_by_side(*((learn_reward, (root, config, name)) for name in ("honest", config.scenario)))
-        say(
-            "3. PPO optimises the policy against each, held near the SFT policy by a KL penalty; against the biased one"
-        )
-        say("   without a KL budget, and with one.")
+        say("3. PPO optimises the policy against each, held near the SFT policy by a KL penalty; against the biased")
+        say("   one without a KL budget, and with one.")
         with clock.timed("PPO"):
             side_by_side(
                 (optimise, (root, config, config.scenario, "hacked", None)),

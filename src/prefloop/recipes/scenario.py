@@ -171,7 +171,9 @@ def side_by_side(*jobs: Job) -> list[Any]:
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as pool:
         futures = [pool.submit(function, *arguments) for function, arguments in jobs]
-        done, _ = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+        done, waiting = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+        for future in waiting:
+            future.cancel()
         for future in done:
             future.result()
         return [future.result() for future in futures]
