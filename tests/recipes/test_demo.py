@@ -1,5 +1,6 @@
 """The demo and a sandbox scenario through the command line, small enough for seconds."""
 
+import ast
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import prefloop
 from prefloop.cli import main
 
 SMALL = [
@@ -134,6 +136,19 @@ def test_a_sandbox_scenario_runs_unguarded_and_guarded(tmp_path: Path, capsys: p
     assert {"fact", "unknown", "unsafe", "lookalike", "open"} == set(answer["kinds"]["sft"])
     pairs = read(tmp_path / "s" / "data" / "pairs-refusal_gap.jsonl")
     assert pairs and all(set(row) == {"prompt", "chosen", "rejected"} for row in pairs)
+
+
+def test_only_the_evaluation_and_the_annotators_read_the_truth() -> None:
+    source = Path(prefloop.__file__).parent
+    readers = {
+        str(path.relative_to(source))
+        for path in source.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.ImportFrom) and node.module == "prefloop.world.truth")
+        or (isinstance(node, ast.Import) and any(name.name == "prefloop.world.truth" for name in node.names))
+        or (isinstance(node, ast.ImportFrom) and node.module == "prefloop.world" and "truth" in str(ast.dump(node)))
+    }
+    assert readers == {"recipes/measure.py", "world/annotators.py"}
 
 
 def test_sandbox_list_names_every_scenario(capsys: pytest.CaptureFixture[str]) -> None:

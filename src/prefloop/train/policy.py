@@ -289,7 +289,10 @@ class PolicyTrainer:
                 remedy="raise it, or give a reference that is nearer",
             )
         if measured > budget:
-            say(f"KL {measured:.2f} is past the budget of {budget:g} nats: stopping at the last checkpoint inside it")
+            say(
+                f"KL {measured:.2f} is past the budget of {budget:g} nats: stopping at the last checkpoint inside it "
+                "(a new run with a larger --kl-budget, or none, goes further)"
+            )
             return True
         # A run resumed from this checkpoint measures this round again, so it must not hold the measurement yet.
         if int(8 * measured / budget) > state.budget_eighth:
