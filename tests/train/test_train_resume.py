@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -12,8 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+from safetensors import SafetensorError
 
+from prefloop.models.load import disk_errors
 from prefloop.rundir import RunDir
+from prefloop.train import checkpoint
 from prefloop.train.checkpoint import checkpoints, newest_verified, verify
 
 COMMANDS = ("sft", "reward", "preference", "policy")
@@ -274,3 +280,70 @@ def test_a_second_process_in_one_directory_is_refused(prefloop, command, tmp_pat
         refused = prefloop(" ".join(words))
     assert refused.problem == f"{tmp_path / 'run'}: another process is running here; wait for it, or give another --out"
     assert os.listdir(tmp_path / "run") == ["lock"]
+
+
+def full_disk_at_the_weights(patch, after):
+    serialize, calls = safetensors.torch.serialize_file, itertools.count(1)
+
+    def serialize_file(*arguments, **settings):
+        if next(calls) > after:
+            # The text of safetensors itself on a full tmpfs.
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        return serialize(*arguments, **settings)
+
+    patch.setattr(safetensors.torch, "serialize_file", serialize_file)
+
+
+def full_disk_at_the_manifest(patch, after):
+    write, calls = checkpoint.write_json, itertools.count(1)
+
+    def write_json(path, value):
+        if path.name == "manifest.json" and next(calls) > after // 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, value)
+
+    patch.setattr(checkpoint, "write_json", write_json)
+
+
+def full_disk_at_a_metrics_line(patch, after):
+    log = RunDir.log
+
+    def half_a_line(self, step, metrics):
+        if step == 4 * after // 2 + 1:
+            with (self.path / "metrics.jsonl").open("a") as file:
+                file.write('{"step": ')
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.path / "metrics.jsonl"))
+        log(self, step, metrics)
+
+    patch.setattr(RunDir, "log", half_a_line)
+
+
+@pytest.mark.parametrize("fill", [full_disk_at_the_weights, full_disk_at_the_manifest, full_disk_at_a_metrics_line])
+def test_a_full_disk_stops_the_run_and_the_checkpoint_before_stays_whole(
+    prefloop, command, unbroken, tmp_path, monkeypatch, fill
+):
+    words = command("preference", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        fill(patch, 4)
+        stopped = prefloop(" ".join(words))
+    assert stopped.code == 3
+    line = stopped.said.strip().splitlines()[-1]
+    assert line.startswith(f"stopped: disk full at {tmp_path / 'run'}")
+    assert line.endswith("; make room and run the same command again to go on")
+    assert "Traceback" not in stopped.said
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert [verify(directory) for directory in checkpoints(tmp_path / "run" / "checkpoints")] == [None, None]
+    resumed = prefloop(" ".join(words))
+    assert f"resuming from {tmp_path / 'run' / 'checkpoints' / 'step-000008'}" in resumed.said
+    assert_same_end(resumed, unbroken("preference"))
+
+
+def test_a_file_limit_is_no_full_disk_but_names_the_file(tmp_path):
+    """An error of the operating system keeps its number; any other one passes through as it is."""
+    with pytest.raises(OSError) as caught, disk_errors(tmp_path):
+        raise SafetensorError("Error while serializing: I/O error: File too large (os error 27)")
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path))
+    with pytest.raises(SafetensorError, match="header too small"), disk_errors(tmp_path):
+        raise SafetensorError("Error while deserializing header: header too small")
+    with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
+        (tmp_path / "none" / "file").write_text("")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -210,10 +212,25 @@ def new_policy(config: ScratchConfig, chat: Chat, *, seed: int, device: torch.de
     return _place(LlamaForCausalLM(shape), device)
 
 
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of Rust writers into OSError: safetensors and tokenizers tell a full disk by their text only."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+
+
 def save_model(model: PreTrainedModel, chat: Chat, directory: Path) -> None:
     """Write a Hugging Face directory: safetensors, config, tokenizer and chat template."""
-    model.save_pretrained(directory, safe_serialization=True)
-    chat.tokenizer.save_pretrained(directory)
+    with disk_errors(directory):
+        model.save_pretrained(directory, safe_serialization=True)
+        chat.tokenizer.save_pretrained(directory)
 
 
 def max_positions(model: PreTrainedModel) -> int | None:

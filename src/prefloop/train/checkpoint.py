@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, load_model, save_file
 
 from prefloop.console import say
-from prefloop.models.load import save_model
+from prefloop.models.load import disk_errors, save_model
 from prefloop.rundir import fsync_directory, sha256_of, write_json
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def save_checkpoint(state: TrainState, root: Path) -> Path:
     for name, model in state.models.items():
         save_model(model, state.chat, temporary / name)
     for name, optimizer in state.optimizers.items():
-        save_file(_optimizer_tensors(optimizer), temporary / "state" / f"optimizer-{name}.safetensors")
+        path = temporary / "state" / f"optimizer-{name}.safetensors"
+        with disk_errors(path):
+            save_file(_optimizer_tensors(optimizer), path)
     write_json(temporary / "state" / "state.json", state.plain())
     files = [file for file in sorted(temporary.rglob("*")) if file.is_file()]
     for file in files:
