@@ -302,6 +302,7 @@ def test_a_run_result_is_answered_whole(runs: Runs, capsys: Any) -> None:
         "stopped": "kl_budget",
         "metrics": {"kl": None},
         "outputs": {"model": "checkpoints/step-1"},
+        "next": "",
     }
 
 

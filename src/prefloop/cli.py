@@ -110,6 +110,12 @@ COMMANDS: dict[str, Command] = {
         example="prefloop reward score runs/reward responses.jsonl --out scores.jsonl",
         positionals=("model", "data"),
     ),
+    "reward crossval": Command(
+        config="prefloop.recipes.config:RewardCrossvalConfig",
+        run="prefloop.recipes.crossval:run",
+        summary="Cross-validate a reward model by prompt: accuracy over all pairs, beside its baselines.",
+        example="prefloop reward crossval --model runs/sft --data pairs.jsonl --out runs/crossval",
+    ),
     "sample": Command(
         config="prefloop.rollout.config:SampleConfig",
         run="prefloop.rollout.respond:run",

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -110,6 +111,15 @@ def resolve_model(path: str, field: str, *, output: str = "model") -> Path:
             "this run is not finished", path=path, field=field, remedy="run its command again: it resumes by itself"
         )
     return directory
+
+
+def input_of_run(path: str, name: str) -> str | None:
+    """The path of an input that a run recorded, or None where `path` is no run directory."""
+    record = Path(path) / "inputs.json"
+    if not record.exists():
+        return None
+    found = json.loads(record.read_text(encoding="utf-8"))["inputs"].get(name)
+    return None if found is None else str(found["path"])
 
 
 class RunDir:
@@ -219,6 +229,11 @@ class RunDir:
         say(f"run directory: {self.path}")
 
     @property
+    def quoted(self) -> str:
+        """The path, fit for a shell."""
+        return shlex.quote(str(self.path))
+
+    @property
     def finished(self) -> RunResult | None:
         """The result, if the run is already done."""
         path = self.path / "result.json"
@@ -247,9 +262,10 @@ class RunDir:
         metrics: Mapping[str, Any],
         outputs: Mapping[str, str],
         answer: Mapping[str, Any] | None = None,
+        next_command: str = "",
     ) -> RunResult:
         """Write `result.json`, last and atomically."""
-        result = RunResult(str(self.path), self.command, stopped, dict(metrics), dict(outputs))
+        result = RunResult(str(self.path), self.command, stopped, dict(metrics), dict(outputs), next_command)
         stored = dataclasses.asdict(result)
         write_json(self.path / "result.json", stored if answer is None else {**stored, "answer": dict(answer)})
         return result

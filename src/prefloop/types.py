@@ -179,3 +179,5 @@ class RunResult:
     metrics: Mapping[str, Any]
     outputs: Mapping[str, str]
     """Name -> path relative to the run directory; "model" is what later commands take from this run."""
+    next: str = ""
+    """The command that usually follows, ready to paste."""

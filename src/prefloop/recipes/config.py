@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from prefloop.config import Section
 from prefloop.models.config import ScratchConfig
-from prefloop.train.config import DEFAULT_KL_BUDGET, OptimizerConfig
+from prefloop.train.config import DEFAULT_KL_BUDGET, OptimizerConfig, RewardConfig
 
 
 class SandboxListConfig(Section):
@@ -64,3 +64,18 @@ class SandboxConfig(Section):
 
 class DemoConfig(SandboxConfig):
     """The whole loop in the simulated world, offline: tuned on honest judgments, hacked on biased ones, guarded."""
+
+
+class RewardCrossvalConfig(RewardConfig):
+    """Cross-validated accuracy of a reward model: every pair is scored by a model that did not see its prompt."""
+
+    num_folds: int = Field(5, ge=2)
+    """Folds; prompts are dealt by hash, so no prompt is in two of them."""
+    num_resamples: PositiveInt = 2000
+    """Bootstrap resamples of prompts behind the interval."""
+
+    @model_validator(mode="after")
+    def _no_eval_data(self) -> RewardCrossvalConfig:
+        if self.eval_data:
+            raise ValueError("eval_data has no effect here: each fold is held out in turn; leave it out")
+        return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from prefloop.data.rows import Row, stream_rows
 from prefloop.models.load import default_device
 from prefloop.reward.config import RewardEvalConfig, RewardScoreConfig
 from prefloop.reward.scoring import Response, Scorer, load_scorer
-from prefloop.rundir import atomic_file, output_file
+from prefloop.rundir import atomic_file, input_of_run, output_file
 from prefloop.statistics.calibration import expected_calibration_error, fit_temperature, log_loss, pairwise_confidence
 from prefloop.statistics.intervals import cluster_bootstrap
 from prefloop.statistics.pairwise import accuracy_with_ties, mcnemar, smallest_detectable_difference
@@ -41,13 +42,16 @@ def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
     pairs = read_pairs([config.data], skip_bad=config.skip_bad).records
     scorer = load_scorer(config.model, device=default_device())
     own = margins_of(scorer, pairs, [pair.prompt for pair in pairs])
-    return summarise(
+    answer = summarise(
         pairs,
         own,
         margins_of(scorer, pairs, shuffled_prompts(pairs, config.seed)),
         num_resamples=config.num_resamples,
         seed=config.seed,
     )
+    start = shlex.quote(input_of_run(config.model, "model") or "runs/sft")
+    reward, prompts = shlex.quote(config.model), shlex.quote(config.data)
+    return {**answer, "next": f"prefloop train policy --model {start} --reward {reward} --prompts {prompts}"}
 
 
 def summarise(

@@ -10,6 +10,8 @@ from typing import TypeVar
 from transformers import PreTrainedModel
 
 from prefloop.console import say
+from prefloop.data.fields import kind_of
+from prefloop.data.rows import stream_rows
 from prefloop.data.split import split_of
 from prefloop.data.stream import parse_source
 from prefloop.models.load import max_positions
@@ -22,6 +24,16 @@ Row = TypeVar("Row")
 def input_files(field: str, sources: Sequence[str]) -> dict[str, Path]:
     """The files behind `PATH` or `PATH@WEIGHT`, by the names that a run records its inputs under."""
     return {f"{field}:{source}": Path(parse_source(source).path) for source in sources}
+
+
+def pair_file(sources: Sequence[str]) -> str | None:
+    """The first of the files that holds preference pairs, if there is one."""
+    for source in sources:
+        path = parse_source(source).path
+        first = next(stream_rows(path), None)
+        if first is not None and kind_of(first.values) == "pairs":
+            return str(path)
+    return None
 
 
 def hold_out(

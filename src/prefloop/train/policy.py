@@ -405,8 +405,8 @@ def train(config: PolicyConfig) -> RunResult:
     if is_user_code(config.algorithm):
         inputs["algorithm"] = _model_or_file(config.algorithm, "algorithm")
     with RunDir("train policy", config, inputs | input_files("prompts", config.prompts)) as run:
-        if run.finished:
-            return run.finished
+        if (finished := run.finished) is not None:
+            return finished
         trainer = PolicyTrainer(config, run, start, reference)
         state = trainer.state()
         stopped = fit(run, config, state, trainer.step, num_steps=config.num_steps)
@@ -415,4 +415,9 @@ def train(config: PolicyConfig) -> RunResult:
             stopped = "kl_budget"
         chosen = result_checkpoint(run, before=state.step if stopped == "kl_budget" else None)
         outputs = {"model": str(chosen / "policy")} | ({"value": str(chosen / "value")} if trainer.value else {})
-        return run.finish(stopped=stopped, metrics=last_metrics(run), outputs=outputs)
+        return run.finish(
+            stopped=stopped,
+            metrics=last_metrics(run),
+            outputs=outputs,
+            next_command=f"prefloop report {run.quoted}",
+        )

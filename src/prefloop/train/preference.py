@@ -39,8 +39,8 @@ def train(config: PreferenceConfig) -> RunResult:
     reference_path = resolve_model(config.reference, "reference") if config.reference else start
     files = input_files("data", config.data) | input_files("eval_data", config.eval_data)
     with RunDir("train preference", config, {"model": start, "reference": reference_path, **files}) as run:
-        if run.finished:
-            return run.finished
+        if (finished := run.finished) is not None:
+            return finished
         pairs, held_out = load_pairs(config)
         model, chat = load_policy(start)
         reference, reference_chat = load_policy(reference_path, field="reference")
@@ -102,7 +102,12 @@ def train(config: PreferenceConfig) -> RunResult:
             patience=config.patience,
         )
         chosen = result_checkpoint(run, state.best_step if eval_rows else None)
-        return run.finish(stopped=stopped, metrics=last_metrics(run), outputs={"model": str(chosen / "policy")})
+        return run.finish(
+            stopped=stopped,
+            metrics=last_metrics(run),
+            outputs={"model": str(chosen / "policy")},
+            next_command=f"prefloop report {run.quoted}",
+        )
 
 
 @torch.no_grad()

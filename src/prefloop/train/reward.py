@@ -7,6 +7,7 @@ training pairs' responses are kept in the model's config, for those who want nor
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 from collections.abc import Mapping
 from statistics import fmean, stdev
@@ -32,7 +33,7 @@ from prefloop.train.loop import (
     result_checkpoint,
     rows_of_step,
 )
-from prefloop.train.offline import input_files
+from prefloop.train.offline import input_files, pair_file
 from prefloop.train.pairs import encode_pairs, load_pairs, pair_scores, paired_batches
 from prefloop.types import RunResult
 
@@ -45,8 +46,8 @@ def train(config: RewardConfig) -> RunResult:
     start = resolve_model(config.model, "model")
     files = input_files("data", config.data) | input_files("eval_data", config.eval_data)
     with RunDir("train reward", config, {"model": start, **files}) as run:
-        if run.finished:
-            return run.finished
+        if (finished := run.finished) is not None:
+            return finished
         pairs, held_out = load_pairs(config)
         model, chat = new_reward_model(start, seed=config.seed)
         pairs, rows = encode_pairs(config, model, chat, pairs)
@@ -95,4 +96,10 @@ def train(config: RewardConfig) -> RunResult:
         model.config.reward_mean, model.config.reward_std = fmean(scores), max(stdev(scores), 1e-6)
         shutil.rmtree(run.path / "model", ignore_errors=True)
         save_model(model, chat, run.path / "model")
-        return run.finish(stopped=stopped, metrics=last_metrics(run), outputs={"model": "model"})
+        held_out_file = shlex.quote(pair_file(config.eval_data) or "held-out.jsonl")
+        return run.finish(
+            stopped=stopped,
+            metrics=last_metrics(run),
+            outputs={"model": "model"},
+            next_command=f"prefloop reward eval {run.quoted} {held_out_file}",
+        )

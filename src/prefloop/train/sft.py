@@ -6,6 +6,7 @@ Without a model to start from, a byte-level BPE tokenizer and a small model are 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from prefloop.train.loop import (
     result_checkpoint,
     rows_of_step,
 )
-from prefloop.train.offline import hold_out, input_files, length_limit, within_length
+from prefloop.train.offline import hold_out, input_files, length_limit, pair_file, within_length
 from prefloop.types import Demonstration, RunResult
 
 
@@ -40,8 +41,8 @@ def train(config: SFTConfig) -> RunResult:
     start = resolve_model(config.model, "model") if config.model else None
     inputs = input_files("data", config.data) | input_files("eval_data", config.eval_data)
     with RunDir("train sft", config, inputs | ({"model": start} if start else {})) as run:
-        if run.finished:
-            return run.finished
+        if (finished := run.finished) is not None:
+            return finished
         demonstrations = read_demonstrations(config.data, skip_bad=config.skip_bad).records
         if config.eval_data:
             held_out = read_demonstrations(config.eval_data, skip_bad=config.skip_bad).records
@@ -82,7 +83,13 @@ def train(config: SFTConfig) -> RunResult:
             patience=config.patience,
         )
         chosen = result_checkpoint(run, state.best_step if eval_rows else None)
-        return run.finish(stopped=stopped, metrics=last_metrics(run), outputs={"model": str(chosen / "policy")})
+        pairs = shlex.quote(pair_file(config.data) or "pairs.jsonl")
+        return run.finish(
+            stopped=stopped,
+            metrics=last_metrics(run),
+            outputs={"model": str(chosen / "policy")},
+            next_command=f"prefloop train reward --model {run.quoted} --data {pairs}",
+        )
 
 
 def _start(

@@ -1,0 +1,81 @@
+"""`reward crossval`: every pair scored once, by a reward model that did not see its prompt.
+
+The prompts are dealt into folds by hash; for each fold a reward model is trained on the other folds, by the same
+function as `train reward`. Scores are normalised by each model's own mean and standard deviation before they are
+pooled, since raw scores of different models have no common scale; accuracy does not depend on that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefloop.console import say
+from prefloop.data.read import read_pairs
+from prefloop.data.split import fold_of
+from prefloop.data.write import write_records
+from prefloop.models.load import default_device
+from prefloop.recipes.config import RewardCrossvalConfig
+from prefloop.recipes.scenario import stored_answer
+from prefloop.reward.evaluate import margins_of, shuffled_prompts, summarise
+from prefloop.reward.scoring import load_scorer
+from prefloop.rundir import RunDir, resolve_model
+from prefloop.statistics.pairwise import accuracy_with_ties
+from prefloop.train import reward as reward_trainer
+from prefloop.train.config import RewardConfig
+from prefloop.train.offline import input_files
+from prefloop.types import InputError, PreferencePair
+
+
+def run(config: RewardCrossvalConfig) -> dict[str, Any]:
+    """Run (or resume) the folds; answers as `reward eval` does, over all pairs, with the accuracy of each fold."""
+    start = resolve_model(config.model, "model")
+    with RunDir("reward crossval", config, {"model": start, **input_files("data", config.data)}) as run_dir:
+        if run_dir.finished:
+            return stored_answer(run_dir.path)
+        folds = _deal(config)
+        kept: list[PreferencePair] = []
+        margins: list[float] = []
+        shuffled: list[float] = []
+        accuracies: list[float] = []
+        for number, held_out in enumerate(folds):
+            say(f"fold {number + 1} of {config.num_folds}: {len(held_out)} pairs held out")
+            model = _train_without(config, run_dir.path / f"fold-{number}", number, folds)
+            scorer = load_scorer(model, device=default_device(), token_budget=config.token_budget)
+            found = margins_of(scorer, held_out, [pair.prompt for pair in held_out])
+            shuffled += margins_of(scorer, held_out, shuffled_prompts(held_out, config.seed))
+            kept += held_out
+            margins += found
+            accuracies.append(accuracy_with_ties(found))
+        answer = summarise(kept, margins, shuffled, num_resamples=config.num_resamples, seed=config.seed)
+        answer |= {"num_folds": config.num_folds, "fold_accuracies": accuracies}
+        run_dir.finish(stopped="done", metrics={}, outputs={}, answer=answer)
+        return answer
+
+
+def _deal(config: RewardCrossvalConfig) -> list[list[PreferencePair]]:
+    """The pairs by fold. Raises InputError where a fold would be empty, or files are weighted."""
+    pairs = read_pairs(config.data, skip_bad=config.skip_bad).records
+    if any(pair.weight != 1 for pair in pairs):
+        raise InputError("weights have no effect here", field="data", remedy="leave them out")
+    folds: list[list[PreferencePair]] = [[] for _ in range(config.num_folds)]
+    for pair in pairs:
+        folds[fold_of(pair.prompt.prompt_id, num_folds=config.num_folds, seed=config.seed)].append(pair)
+    if not all(folds):
+        num_prompts = len({pair.prompt.prompt_id for pair in pairs})
+        raise InputError(
+            f"{num_prompts} different prompts are too few for {config.num_folds} folds",
+            field="num_folds",
+            remedy="lower it",
+        )
+    return folds
+
+
+def _train_without(config: RewardCrossvalConfig, out: Path, number: int, folds: list[list[PreferencePair]]) -> str:
+    """Train on all folds but one; the run directory. The training file is the same at every start, so runs resume."""
+    data = out.with_suffix(".jsonl")
+    if not data.exists():
+        write_records(data, [pair for other, fold in enumerate(folds) if other != number for pair in fold])
+    settings = {name: getattr(config, name) for name in RewardConfig.model_fields}
+    reward_trainer.train(RewardConfig.model_validate({**settings, "data": (str(data),), "out": str(out)}))
+    return str(out)
