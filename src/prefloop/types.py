@@ -69,6 +69,8 @@ class Prompt:
     columns: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of the row, handed to custom reward functions."""
     weight: float = 1.0
+    place: str = field(default="", compare=False)
+    """Where it was read, as file:line; empty if it was made otherwise."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Demonstration:
     completion: Messages
     source: str = ""
     weight: float = 1.0
+    place: str = field(default="", compare=False)
+    """Where it was read, as file:line; empty if it was made otherwise."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ class PreferencePair:
     num_judgments: int = 1
     weight: float = 1.0
     annotator_id: str = ""
+    place: str = field(default="", compare=False)
+    """Where it was read, as file:line; empty if it was made otherwise."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,8 @@ class LabelledResponse:
     source: str = ""
     weight: float = 1.0
     annotator_id: str = ""
+    place: str = field(default="", compare=False)
+    """Where it was read, as file:line; empty if it was made otherwise."""
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,31 @@ def test_skip_bad_counts_and_lists_every_bad_row(tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "a.jsonl", [PAIR, *[{**PAIR, "chosen": ""}] * 6, "{broken"])
+    read_pairs([path], skip_bad=True)
+    said = capsys.readouterr().err
+    assert said.startswith(f"left out 7 of 8 rows that cannot be used: {path}:2 (chosen: is empty), {path}:3 (")
+    assert said.endswith(f"{path}:6 (chosen: is empty), ...\n")
+    broken = write(tmp_path / "b.jsonl", [PAIR, "{broken"])
+    read_pairs([broken], skip_bad=True)
+    assert f"1 of 2 rows that cannot be used: {broken}:2 (broken JSON" in capsys.readouterr().err
+    read_pairs([write(tmp_path / "c.jsonl", [vote("a"), vote("tie", prompt="q")])])
+    assert capsys.readouterr().err == "rows without a record of their own: ties 1\n"
+    read_pairs([write(tmp_path / "d.jsonl", [PAIR])])
+    assert capsys.readouterr().err == ""
+
+
+def test_every_record_knows_the_line_it_was_read_from(tmp_path: Path) -> None:
+    pairs = write(tmp_path / "a.jsonl", [PAIR, "", {**PAIR, "prompt": "q"}])
+    assert [pair.place for pair in read_pairs([f"{pairs}@2"]).records] == [f"{pairs}:1", f"{pairs}:3"]
+    assert [row.place for row in read_demonstrations([pairs]).records] == [f"{pairs}:1", f"{pairs}:3"]
+    assert [row.place for row in read_prompts([pairs]).records] == [f"{pairs}:1", f"{pairs}:3"]
+    labelled = write(tmp_path / "b.jsonl", [{"prompt": "p", "completion": "x", "label": True}])
+    assert [row.place for row in read_unpaired([labelled]).records] == [f"{labelled}:1"]
+    assert read_pairs([pairs]).records[0] == next(iter_pairs([write(tmp_path / "c.jsonl", [PAIR])]))
+
+
 def test_no_usable_row_is_an_error_even_with_skip_bad(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [BAD_ROWS[1], BAD_ROWS[0]])
     with pytest.raises(InputError) as caught:

@@ -11,10 +11,12 @@ Prompts are made of every kind.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from prefloop.console import say
 from prefloop.data.stream import (
     BadRow,
     Tally,
@@ -25,6 +27,9 @@ from prefloop.data.stream import (
     unpaired_of_file,
 )
 from prefloop.types import Demonstration, InputError, LabelledResponse, PreferencePair, Prompt
+
+MAX_NAMED = 5
+"""How many of the rows left out are named."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -69,8 +74,8 @@ def iter_pairs(
     """Yield the pairs in the order of the files. A given `tally` is filled, and its `skip_bad` holds."""
     tally = tally or Tally(skip_bad)
     for source in map(parse_source, sources):
-        for _, pair in pairs_of_file(source, tally):
-            yield pair
+        for line, pair in pairs_of_file(source, tally):
+            yield dataclasses.replace(pair, place=f"{source.path}:{line}")
 
 
 def iter_demonstrations(
@@ -79,8 +84,8 @@ def iter_demonstrations(
     """Yield the demonstrations in the order of the files; as `iter_pairs`."""
     tally = tally or Tally(skip_bad)
     for source in map(parse_source, sources):
-        for _, demonstration in demonstrations_of_file(source, tally):
-            yield demonstration
+        for line, demonstration in demonstrations_of_file(source, tally):
+            yield dataclasses.replace(demonstration, place=f"{source.path}:{line}")
 
 
 def iter_unpaired(
@@ -89,16 +94,16 @@ def iter_unpaired(
     """Yield the labelled responses in the order of the files; as `iter_pairs`."""
     tally = tally or Tally(skip_bad)
     for source in map(parse_source, sources):
-        for _, response in unpaired_of_file(source, tally):
-            yield response
+        for line, response in unpaired_of_file(source, tally):
+            yield dataclasses.replace(response, place=f"{source.path}:{line}")
 
 
 def iter_prompts(sources: Sequence[str], *, skip_bad: bool = False, tally: Tally | None = None) -> Iterator[Prompt]:
     """Yield the prompt of every row in the order of the files, repetitions included; as `iter_pairs`."""
     tally = tally or Tally(skip_bad)
     for source in map(parse_source, sources):
-        for _, prompt in prompts_of_file(source, tally):
-            yield prompt
+        for line, prompt in prompts_of_file(source, tally):
+            yield dataclasses.replace(prompt, place=f"{source.path}:{line}")
 
 
 def iter_distinct_prompts(
@@ -125,7 +130,22 @@ def _read(reader: _Reader[T], sources: Sequence[str], skip_bad: bool) -> Loaded[
     records = list(reader(sources, tally=tally))
     if not records:
         raise nothing_usable(tally, ", ".join(sources))
+    _tell_left_out(tally)
     return Loaded(records, tally.num_rows, tally.bad, dict(tally.counts))
+
+
+def _tell_left_out(tally: Tally) -> None:
+    """Say which rows gave no record: the bad ones by their place, the others by their number."""
+    if tally.bad:
+        named = [
+            f"{row.path}:{row.line} ({f'{row.field}: ' if row.field else ''}{row.problem})"
+            for row in tally.bad[:MAX_NAMED]
+        ]
+        more = ", ..." if len(tally.bad) > MAX_NAMED else ""
+        say(f"left out {len(tally.bad)} of {tally.num_rows} rows that cannot be used: {', '.join(named)}{more}")
+    counted = {name: count for name, count in tally.counts.items() if count}
+    if counted:
+        say(f"rows without a record of their own: {', '.join(f'{name} {count}' for name, count in counted.items())}")
 
 
 def nothing_usable(tally: Tally, path: str) -> InputError:

@@ -62,8 +62,8 @@ def does_not_fit(model: PreTrainedModel, prompt: Prompt, ids: Sequence[int], max
     if limit is None or len(ids) + max_new_tokens <= limit:
         return None
     return (
-        f"prompt {prompt.prompt_id} has {len(ids)} tokens; with {max_new_tokens} new ones it exceeds the "
-        f"model's {limit} positions"
+        f"prompt {prompt.place or prompt.prompt_id} has {len(ids)} tokens; with {max_new_tokens} new ones "
+        f"it exceeds the model's {limit} positions"
     )
 
 

@@ -40,7 +40,7 @@ def encode_pairs(
             chat.encode_response(pair.prompt.messages, pair.rejected),
         ),
         lambda row: max(len(side.ids) for side in row),
-        lambda pair: pair.pair_id,
+        lambda pair: pair.place or pair.pair_id,
         limit=length_limit(config.max_length, "max_length", model),
         skip_bad=config.skip_bad,
         what="pairs",

@@ -113,7 +113,7 @@ class PolicyTrainer:
             prompts,
             lambda prompt: self.chat.encode_prompt(prompt.messages),
             len,
-            lambda prompt: prompt.prompt_id,
+            lambda prompt: prompt.place or prompt.prompt_id,
             limit=length_limit(
                 config.max_prompt_length, "max_prompt_length", self.policy, reserved=config.max_new_tokens
             ),

@@ -109,7 +109,7 @@ def _encode(
         demonstrations,
         lambda row: chat.encode((*row.prompt, *row.completion), num_context=len(row.prompt)),
         lambda row: len(row.ids),
-        lambda row: row.demonstration_id,
+        lambda row: row.place or row.demonstration_id,
         limit=length_limit(config.max_length, "max_length", model),
         skip_bad=config.skip_bad,
         what="demonstrations",
