@@ -2,12 +2,17 @@
 
 import json
 import shlex
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prefloop.cli import COMMANDS, split_words
 from prefloop.data.read import read_pairs
+from prefloop.data.split import fold_of
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,61 @@ def test_the_pooled_accuracy_is_the_weighted_mean_of_the_folds(outcome):
     assert {"longer", "shuffled_prompt"} == set(answer["baselines"])
 
 
+def test_the_answer_can_be_taken_apart(outcome, data):
+    rows = [json.loads(line) for line in (Path(out_of(outcome)) / "margins.jsonl").read_text().splitlines()]
+    pairs = {pair.pair_id: pair for pair in read_pairs([str(data / "pairs.jsonl")]).records}
+    assert len(rows) == outcome.answer["num_pairs"]
+    assert {row["pair_id"] for row in rows} == set(pairs)
+    margins = np.array([row["margin"] for row in rows])
+    assert outcome.answer["accuracy"] == pytest.approx((margins > 0).mean() + (margins == 0).mean() / 2)
+    assert outcome.answer["log_loss"] == pytest.approx(np.log1p(np.exp(-margins)).mean())
+    shuffled = np.array([row["shuffled_prompt_margin"] for row in rows])
+    assert outcome.answer["baselines"]["shuffled_prompt"] == pytest.approx((shuffled > 0).mean())
+    for row in rows:
+        assert row["fold"] == fold_of(row["prompt_id"], num_folds=2, seed=0)
+        path, line = row["place"].rsplit(":", 1)
+        assert pairs[row["pair_id"]].chosen in Path(path).read_text().splitlines()[int(line) - 1]
+
+
+def test_margins_are_in_units_of_each_folds_own_model(outcome, data):
+    """Scores as plain transformers gives them, divided by the deviation that the fold's model keeps."""
+    rows = [json.loads(line) for line in (Path(out_of(outcome)) / "margins.jsonl").read_text().splitlines()]
+    pairs = {pair.pair_id: pair for pair in read_pairs([str(data / "pairs.jsonl")]).records}
+    for fold in range(2):
+        directory = Path(out_of(outcome)) / f"fold-{fold}" / "model"
+        model = AutoModelForSequenceClassification.from_pretrained(directory)
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+        row = next(row for row in rows if row["fold"] == fold)
+        pair = pairs[row["pair_id"]]
+        scores = []
+        for response in (pair.chosen, pair.rejected):
+            turns = [{"role": "user", "content": pair.prompt.messages[0].content}]
+            asked = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            ids = tokenizer(asked, return_tensors="pt").input_ids
+            answer = tokenizer(f"{response}{tokenizer.eos_token}", return_tensors="pt").input_ids
+            with torch.no_grad():
+                scores.append(float(model(input_ids=torch.cat([ids, answer], dim=1)).logits[0, 0]))
+        assert row["margin"] == pytest.approx((scores[0] - scores[1]) / model.config.reward_std, abs=1e-4)
+
+
+def test_a_killed_crossval_trains_only_the_folds_that_are_missing(prefloop, settings, data, outcome, tmp_path):
+    path = tmp_path / "run"
+    words = (*settings, "--data", data / "pairs.jsonl", "--out", path)
+    shutil.copytree(out_of(outcome), path)
+    # As a kill after the first fold leaves it.
+    for name in ("result.json", "margins.jsonl"):
+        (path / name).unlink()
+    shutil.rmtree(path / "fold-1")
+    # The runs inside remember their --out.
+    config = path / "fold-0" / "config.yaml"
+    config.write_text(config.read_text().replace(str(out_of(outcome)), str(path)))
+    kept = (path / "fold-0" / "result.json").stat().st_mtime_ns
+    again = prefloop(*words)
+    assert again.code == 0, again.said
+    assert again.answer == outcome.answer
+    assert (path / "fold-0" / "result.json").stat().st_mtime_ns == kept
+
+
 def test_a_finished_crossval_answers_again(prefloop, settings, data, outcome):
     again = prefloop(*settings, "--data", data / "pairs.jsonl", "--out", out_of(outcome))
     assert again.answer == outcome.answer
@@ -85,3 +145,23 @@ def test_each_of_the_five_commands_ends_with_the_next(prefloop, data, sft_run, r
     reported = shlex.split(tuned.answer["next"])
     assert prefloop(reported[1], *reported[2:]).code == 0
     assert (tmp_path / "tuned" / "report.html").exists()
+
+
+def test_the_next_command_carries_what_the_data_needs(prefloop, data, sft_run, tmp_path):
+    pairs = tmp_path / "with bad.jsonl"
+    pairs.write_text("{broken\n" + (data / "pairs.jsonl").read_text())
+    trained = prefloop(
+        *("train sft", "--model", sft_run.run, "--data", data / "demonstrations.jsonl", pairs, "--skip-bad"),
+        *("--batch-size", 400, "--out", tmp_path / "sft"),
+    )
+    # The file of demonstrations is not among the pairs; the broken first line of the other is passed over.
+    expected = ["prefloop", "train", "reward", "--model", str(tmp_path / "sft"), "--data", str(pairs), "--skip-bad"]
+    assert shlex.split(trained.answer["next"]) == expected
+    reward = prefloop(
+        *("train reward", "--model", sft_run.run, "--data", data / "pairs.jsonl", "--eval-data", pairs),
+        *("--skip-bad", "--batch-size", 400, "--out", tmp_path / "reward"),
+    )
+    words = shlex.split(reward.answer["next"])
+    assert words == ["prefloop", "reward", "eval", str(tmp_path / "reward"), str(pairs), "--skip-bad"]
+    evaluated = prefloop("reward eval", *words[3:])
+    assert shlex.split(evaluated.answer["next"])[-2:] == [str(pairs), "--skip-bad"]

@@ -7,6 +7,7 @@ pooled, since raw scores of different models have no common scale; accuracy does
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from prefloop.data.write import write_records
 from prefloop.models.load import default_device
 from prefloop.recipes.config import RewardCrossvalConfig
 from prefloop.recipes.scenario import stored_answer
+from prefloop.recipes.stages import write_rows
 from prefloop.reward.evaluate import margins_of, shuffled_prompts, summarise
 from prefloop.reward.scoring import load_scorer
 from prefloop.rundir import RunDir, resolve_model
@@ -27,41 +29,78 @@ from prefloop.train.offline import input_files
 from prefloop.types import InputError, PreferencePair
 
 
+@dataclass(frozen=True)
+class Scored:
+    """A pair as the model that did not see its prompt scores it; margins are chosen minus rejected, normalised."""
+
+    pair: PreferencePair
+    fold: int
+    margin: float
+    shuffled_margin: float
+    """With the prompt of another pair of the fold."""
+
+
 def run(config: RewardCrossvalConfig) -> dict[str, Any]:
-    """Run (or resume) the folds; answers as `reward eval` does, over all pairs, with the accuracy of each fold."""
+    """Run (or resume) the folds; answers as `reward eval` does, over all pairs, with the accuracy of each fold.
+
+    `margins.jsonl` in the run directory has a row for each pair, so that the answer can be taken apart.
+    """
     start = resolve_model(config.model, "model")
     with RunDir("reward crossval", config, {"model": start, **input_files("data", config.data)}) as run_dir:
         if run_dir.finished:
             return stored_answer(run_dir.path)
         folds = _deal(config)
-        kept: list[PreferencePair] = []
-        margins: list[float] = []
-        shuffled: list[float] = []
-        accuracies: list[float] = []
+        scored: list[Scored] = []
         for number, held_out in enumerate(folds):
             say(f"fold {number + 1} of {config.num_folds}: {len(held_out)} pairs held out")
             model = _train_without(config, run_dir.path / f"fold-{number}", number, folds)
-            scorer = load_scorer(model, device=default_device(), token_budget=config.token_budget)
-            found = margins_of(scorer, held_out, [pair.prompt for pair in held_out])
-            shuffled += margins_of(scorer, held_out, shuffled_prompts(held_out, config.seed))
-            kept += held_out
-            margins += found
-            accuracies.append(accuracy_with_ties(found))
-        answer = summarise(kept, margins, shuffled, num_resamples=config.num_resamples, seed=config.seed)
+            scored += _score(config, model, number, held_out)
+        write_rows(run_dir.path / "margins.jsonl", [_row(each) for each in scored])
+        answer = summarise(
+            [each.pair for each in scored],
+            [each.margin for each in scored],
+            [each.shuffled_margin for each in scored],
+            num_resamples=config.num_resamples,
+            seed=config.seed,
+        )
+        accuracies = [
+            accuracy_with_ties([each.margin for each in scored if each.fold == number])
+            for number in range(config.num_folds)
+        ]
         answer |= {"num_folds": config.num_folds, "fold_accuracies": accuracies}
-        run_dir.finish(stopped="done", metrics={}, outputs={}, answer=answer)
+        run_dir.finish(stopped="done", metrics={}, outputs={"margins": "margins.jsonl"}, answer=answer)
         return answer
 
 
+def _score(config: RewardCrossvalConfig, model: str, number: int, held_out: list[PreferencePair]) -> list[Scored]:
+    scorer = load_scorer(model, device=default_device(), token_budget=config.token_budget)
+    margins = margins_of(scorer, held_out, [pair.prompt for pair in held_out])
+    shuffled = margins_of(scorer, held_out, shuffled_prompts(held_out, config.seed))
+    return [Scored(pair, number, *found) for pair, *found in zip(held_out, margins, shuffled, strict=True)]
+
+
+def _row(scored: Scored) -> dict[str, Any]:
+    """A line of margins.jsonl."""
+    return {
+        "place": scored.pair.place,
+        "pair_id": scored.pair.pair_id,
+        "prompt_id": scored.pair.prompt.prompt_id,
+        "fold": scored.fold,
+        "margin": scored.margin,
+        "shuffled_prompt_margin": scored.shuffled_margin,
+    }
+
+
 def _deal(config: RewardCrossvalConfig) -> list[list[PreferencePair]]:
-    """The pairs by fold. Raises InputError where a fold would be empty, or files are weighted."""
+    """The pairs by fold. Raises InputError where a fold would have fewer than two prompts, or files are weighted."""
     pairs = read_pairs(config.data, skip_bad=config.skip_bad).records
     if any(pair.weight != 1 for pair in pairs):
         raise InputError("weights have no effect here", field="data", remedy="leave them out")
     folds: list[list[PreferencePair]] = [[] for _ in range(config.num_folds)]
     for pair in pairs:
         folds[fold_of(pair.prompt.prompt_id, num_folds=config.num_folds, seed=config.seed)].append(pair)
-    if not all(folds):
+    # A fold with a single prompt has no other one to shuffle it with.
+    if min(len({pair.prompt.prompt_id for pair in fold}) for fold in folds) < 2:
         num_prompts = len({pair.prompt.prompt_id for pair in pairs})
         raise InputError(
             f"{num_prompts} different prompts are too few for {config.num_folds} folds",

@@ -51,7 +51,9 @@ def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
     )
     start = shlex.quote(input_of_run(config.model, "model") or "runs/sft")
     reward, prompts = shlex.quote(config.model), shlex.quote(config.data)
-    return {**answer, "next": f"prefloop train policy --model {start} --reward {reward} --prompts {prompts}"}
+    skip_bad = " --skip-bad" if config.skip_bad else ""
+    following = f"prefloop train policy --model {start} --reward {reward} --prompts {prompts}{skip_bad}"
+    return {**answer, "next": following}
 
 
 def summarise(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -10,7 +12,8 @@ from typing import TypeVar
 from transformers import PreTrainedModel
 
 from prefloop.console import say
-from prefloop.data.fields import kind_of
+from prefloop.data.commands import RECORD_KINDS
+from prefloop.data.fields import Kind, kind_of
 from prefloop.data.rows import stream_rows
 from prefloop.data.split import split_of
 from prefloop.data.stream import parse_source
@@ -26,14 +29,27 @@ def input_files(field: str, sources: Sequence[str]) -> dict[str, Path]:
     return {f"{field}:{source}": Path(parse_source(source).path) for source in sources}
 
 
-def pair_file(sources: Sequence[str]) -> str | None:
-    """The first of the files that holds preference pairs, if there is one."""
+def pair_files(sources: Sequence[str]) -> list[str]:
+    """Those of the files that hold preference pairs, or what pairs are derived from: by their first usable row."""
+    found = []
     for source in sources:
         path = parse_source(source).path
-        first = next(stream_rows(path), None)
-        if first is not None and kind_of(first.values) == "pairs":
-            return str(path)
-    return None
+        kind = next(_kinds(path), None)
+        if kind is not None and RECORD_KINDS.get(kind, kind) == "pairs":
+            found.append(path)
+    return found
+
+
+def _kinds(path: str) -> Iterator[Kind]:
+    """The kinds of a file's rows; those that cannot be used are passed over, their reader has named them before."""
+    for row in stream_rows(path, lambda _: None):
+        with contextlib.suppress(InputError):
+            yield kind_of(row.values)
+
+
+def shell_words(*words: str, skip_bad: bool = False) -> str:
+    """Words as one would type them in a shell, with --skip-bad where the data needed it before."""
+    return shlex.join([*words, "--skip-bad"] if skip_bad else words)
 
 
 def hold_out(

@@ -7,7 +7,6 @@ training pairs' responses are kept in the model's config, for those who want nor
 from __future__ import annotations
 
 import math
-import shlex
 import shutil
 from collections.abc import Mapping
 from statistics import fmean, stdev
@@ -33,7 +32,7 @@ from prefloop.train.loop import (
     result_checkpoint,
     rows_of_step,
 )
-from prefloop.train.offline import input_files, pair_file
+from prefloop.train.offline import input_files, pair_files, shell_words
 from prefloop.train.pairs import encode_pairs, load_pairs, pair_scores, paired_batches
 from prefloop.types import RunResult
 
@@ -96,10 +95,12 @@ def train(config: RewardConfig) -> RunResult:
         model.config.reward_mean, model.config.reward_std = fmean(scores), max(stdev(scores), 1e-6)
         shutil.rmtree(run.path / "model", ignore_errors=True)
         save_model(model, chat, run.path / "model")
-        held_out_file = shlex.quote(pair_file(config.eval_data) or "held-out.jsonl")
+        held_out_file = next(iter(pair_files(config.eval_data)), "held-out.jsonl")
         return run.finish(
             stopped=stopped,
             metrics=last_metrics(run),
             outputs={"model": "model"},
-            next_command=f"prefloop reward eval {run.quoted} {held_out_file}",
+            next_command=shell_words(
+                *("prefloop", "reward", "eval", str(run.path), held_out_file), skip_bad=config.skip_bad
+            ),
         )

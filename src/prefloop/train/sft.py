@@ -6,7 +6,6 @@ Without a model to start from, a byte-level BPE tokenizer and a small model are 
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from prefloop.train.loop import (
     result_checkpoint,
     rows_of_step,
 )
-from prefloop.train.offline import hold_out, input_files, length_limit, pair_file, within_length
+from prefloop.train.offline import hold_out, input_files, length_limit, pair_files, shell_words, within_length
 from prefloop.types import Demonstration, RunResult
 
 
@@ -83,12 +82,14 @@ def train(config: SFTConfig) -> RunResult:
             patience=config.patience,
         )
         chosen = result_checkpoint(run, state.best_step if eval_rows else None)
-        pairs = shlex.quote(pair_file(config.data) or "pairs.jsonl")
+        pairs = pair_files(config.data) or ["pairs.jsonl"]
         return run.finish(
             stopped=stopped,
             metrics=last_metrics(run),
             outputs={"model": str(chosen / "policy")},
-            next_command=f"prefloop train reward --model {run.quoted} --data {pairs}",
+            next_command=shell_words(
+                *("prefloop", "train", "reward", "--model", str(run.path), "--data", *pairs), skip_bad=config.skip_bad
+            ),
         )
 
 
