@@ -24,11 +24,11 @@ SCRATCH_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 PLAIN_TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'user' %}\n\nHuman: {{ m['content'] }}"
-    "{% elif m['role'] == 'assistant' %}\n\nAssistant: {{ m['content'] }}{{ eos_token }}"
-    "{% else %}{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}\n\nAssistant:{% endif %}"
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '\n\nHuman: ' }}{{ m['content'] }}"
+    "{% elif m['role'] == 'assistant' %}{{ '\n\nAssistant: ' }}{{ m['content'] }}{{ eos_token }}"
+    "{% else %}{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
-"""For tokenizers that bring no template of their own."""
+"""For tokenizers that bring no template of their own. Newlines stand in quotes: the first after a tag is trimmed."""
 
 
 @dataclass(frozen=True)
