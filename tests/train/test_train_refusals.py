@@ -9,7 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from prefloop.data.dialogue import prompt_id_of
+from prefloop.data.split import split_of
 from prefloop.models.load import load_policy, save_model
+from prefloop.types import Message
 
 
 def write_rows(path, rows):
@@ -181,6 +184,31 @@ def test_no_row_short_enough(prefloop, sft_run, tmp_path):
     words = ("--data", path, "--max-length", 3, "--skip-bad", "--out", tmp_path / "run", "--eval-fraction", 0)
     assert prefloop("train preference", "--model", sft_run.run, *words).problem == (
         "max_length: none of the 12 pairs is short enough; raise it"
+    )
+
+
+def test_a_held_out_share_of_long_rows_only_is_no_error(prefloop, sft_run, tmp_path):
+    """What falls into the share is chance; a file that is named for evaluation is not."""
+    sides = {side: [] for side in ("train", "eval")}
+    for index in range(100):
+        prompt_id = prompt_id_of((Message("user", f"question {index}"),))
+        sides[split_of(prompt_id, eval_fraction=0.1, seed=0)].append(f"question {index}")
+    short = [{"prompt": prompt, "chosen": "bee", "rejected": "moon"} for prompt in sides["train"]]
+    long = [{"prompt": prompt, "chosen": " ".join(["bee"] * 60), "rejected": "moon"} for prompt in sides["eval"]]
+    assert long
+    path = write_rows(tmp_path / "pairs.jsonl", short + long)
+    words = ("--max-length", 40, "--skip-bad", "--batch-size", 100)
+    for command in ("sft", "reward", "preference"):
+        settings = ("--model", sft_run.run, "--data", path, "--eval-fraction", 0.1, *words)
+        outcome = prefloop(f"train {command}", *settings, "--out", tmp_path / command)
+        assert outcome.code == 0, outcome.said
+        assert f"left out {len(long)} of {len(long)} " in outcome.said
+        assert f"{path}:{len(short) + 1} (" in outcome.said, "named by its line"
+        assert not any(key.startswith("eval/") for row in outcome.metrics() for key in row)
+    evaluation = write_rows(tmp_path / "long.jsonl", long)
+    settings = ("--model", sft_run.run, "--data", path, "--eval-data", evaluation, *words)
+    assert prefloop("train reward", *settings, "--out", tmp_path / "x").problem == (
+        f"max_length: none of the {len(long)} pairs is short enough; raise it"
     )
 
 

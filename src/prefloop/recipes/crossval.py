@@ -15,7 +15,7 @@ from prefloop.console import say
 from prefloop.data.read import read_pairs
 from prefloop.data.split import fold_of
 from prefloop.data.write import write_records
-from prefloop.models.load import default_device
+from prefloop.models.load import default_device, new_reward_model
 from prefloop.recipes.config import RewardCrossvalConfig
 from prefloop.recipes.scenario import stored_answer
 from prefloop.recipes.stages import write_rows
@@ -26,6 +26,7 @@ from prefloop.statistics.pairwise import accuracy_with_ties
 from prefloop.train import reward as reward_trainer
 from prefloop.train.config import RewardConfig
 from prefloop.train.offline import input_files
+from prefloop.train.pairs import encode_pairs
 from prefloop.types import InputError, PreferencePair
 
 
@@ -49,7 +50,7 @@ def run(config: RewardCrossvalConfig) -> dict[str, Any]:
     with RunDir("reward crossval", config, {"model": start, **input_files("data", config.data)}) as run_dir:
         if run_dir.finished:
             return stored_answer(run_dir.path)
-        folds = _deal(config)
+        folds = _deal(config, start)
         scored: list[Scored] = []
         for number, held_out in enumerate(folds):
             say(f"fold {number + 1} of {config.num_folds}: {len(held_out)} pairs held out")
@@ -91,11 +92,16 @@ def _row(scored: Scored) -> dict[str, Any]:
     }
 
 
-def _deal(config: RewardCrossvalConfig) -> list[list[PreferencePair]]:
-    """The pairs by fold. Raises InputError where a fold would have fewer than two prompts, or files are weighted."""
+def _deal(config: RewardCrossvalConfig, start: Path) -> list[list[PreferencePair]]:
+    """The pairs by fold, over-long ones left out as in training.
+
+    Raises InputError where a fold would have fewer than two prompts, or files are weighted.
+    """
     pairs = read_pairs(config.data, skip_bad=config.skip_bad).records
     if any(pair.weight != 1 for pair in pairs):
         raise InputError("weights have no effect here", field="data", remedy="leave them out")
+    model, chat = new_reward_model(start, seed=config.seed)
+    pairs, _ = encode_pairs(config, model, chat, pairs)
     folds: list[list[PreferencePair]] = [[] for _ in range(config.num_folds)]
     for pair in pairs:
         folds[fold_of(pair.prompt.prompt_id, num_folds=config.num_folds, seed=config.seed)].append(pair)

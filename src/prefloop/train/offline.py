@@ -100,8 +100,12 @@ def within_length(
     limit: LengthLimit,
     skip_bad: bool,
     what: str,
+    may_be_none: bool = False,
 ) -> tuple[list[Record], list[Row]]:
-    """Encode records; those longer than the limit are named, and stop the command unless `skip_bad`."""
+    """Encode records; those longer than the limit are named, and stop the command unless `skip_bad`.
+
+    Raises InputError also where all are too long, unless there `may_be_none`.
+    """
     kept: list[Record] = []
     rows: list[Row] = []
     too_long: list[str] = []
@@ -121,7 +125,7 @@ def within_length(
                 remedy=f"{limit.remedy}, or leave them out with --skip-bad",
             )
         say(f"left out {len(too_long)} of {len(records)} {what} longer than {limit.num_tokens} tokens: {shown}")
-    if not rows:
+    if not rows and not may_be_none:
         raise InputError(f"none of the {len(records)} {what} is short enough", field=limit.field, remedy=limit.remedy)
     return kept, rows
 

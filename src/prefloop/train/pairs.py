@@ -30,7 +30,12 @@ def load_pairs(config: OfflineConfig) -> tuple[list[PreferencePair], list[Prefer
 
 
 def encode_pairs(
-    config: OfflineConfig, model: PreTrainedModel, chat: Chat, pairs: Sequence[PreferencePair]
+    config: OfflineConfig,
+    model: PreTrainedModel,
+    chat: Chat,
+    pairs: Sequence[PreferencePair],
+    *,
+    may_be_none: bool = False,
 ) -> tuple[list[PreferencePair], list[EncodedPair]]:
     """Token rows of the pairs whose longer side fits `max_length`."""
     return within_length(
@@ -44,6 +49,7 @@ def encode_pairs(
         limit=length_limit(config.max_length, "max_length", model),
         skip_bad=config.skip_bad,
         what="pairs",
+        may_be_none=may_be_none,
     )
 
 

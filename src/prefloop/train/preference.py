@@ -47,7 +47,8 @@ def train(config: PreferenceConfig) -> RunResult:
         if not chat.same_tokens(reference_chat):
             raise InputError("model and reference have different tokenizers", field="reference", path=reference_path)
         pairs, rows = encode_pairs(config, model, chat, pairs)
-        eval_rows = encode_pairs(config, model, chat, held_out)[1] if held_out else []
+        # A share of the prompts may hold long rows only; files named for evaluation must not.
+        eval_rows = encode_pairs(config, model, chat, held_out, may_be_none=not config.eval_data)[1]
         reference_sums = pair_logprobs(reference, chat, rows, token_budget=config.token_budget)
         eval_sums = pair_logprobs(reference, chat, eval_rows, token_budget=config.token_budget)
         del reference

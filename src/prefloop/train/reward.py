@@ -50,7 +50,8 @@ def train(config: RewardConfig) -> RunResult:
         pairs, held_out = load_pairs(config)
         model, chat = new_reward_model(start, seed=config.seed)
         pairs, rows = encode_pairs(config, model, chat, pairs)
-        eval_rows = encode_pairs(config, model, chat, held_out)[1] if held_out else []
+        # A share of the prompts may hold long rows only; files named for evaluation must not.
+        eval_rows = encode_pairs(config, model, chat, held_out, may_be_none=not config.eval_data)[1]
         weights = torch.tensor([pair.weight for pair in pairs], device=model.device)
         state = TrainState({"reward": model}, chat, {"reward": make_optimizer(model, config.optimizer)})
         num_steps = math.ceil(len(rows) / config.batch_size) * config.num_epochs

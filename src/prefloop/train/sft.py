@@ -51,7 +51,8 @@ def train(config: SFTConfig) -> RunResult:
             )
         model, chat = _start(config, start, demonstrations)
         demonstrations, rows = _encode(config, model, chat, demonstrations)
-        eval_rows = _encode(config, model, chat, held_out)[1] if held_out else []
+        # A share of the prompts may hold long rows only; files named for evaluation must not.
+        eval_rows = _encode(config, model, chat, held_out, may_be_none=not config.eval_data)[1]
         weights = torch.tensor([row.weight for row in demonstrations], device=model.device)
         state = TrainState({"policy": model}, chat, {"policy": make_optimizer(model, config.optimizer)})
         per_epoch = math.ceil(len(rows) / config.batch_size)
@@ -104,7 +105,12 @@ def _start(
 
 
 def _encode(
-    config: SFTConfig, model: PreTrainedModel, chat: Chat, demonstrations: Sequence[Demonstration]
+    config: SFTConfig,
+    model: PreTrainedModel,
+    chat: Chat,
+    demonstrations: Sequence[Demonstration],
+    *,
+    may_be_none: bool = False,
 ) -> tuple[list[Demonstration], list[Encoded]]:
     return within_length(
         demonstrations,
@@ -114,6 +120,7 @@ def _encode(
         limit=length_limit(config.max_length, "max_length", model),
         skip_bad=config.skip_bad,
         what="demonstrations",
+        may_be_none=may_be_none,
     )
 
 
