@@ -16,7 +16,11 @@ from prefloop.types import InputError
 @pytest.fixture(scope="module")
 def first_rows(prefloop, data, sft_run, reward_run, tune, tmp_path_factory):
     """The first rows of metrics of each command, at a token budget."""
-    offline = ("--model", sft_run.run, "--eval-fraction", 0, "--batch-size", 160, "--optimizer.lr", 1e-3)
+    offline = ("--model", sft_run.run, "--eval-fraction", 0, "--batch-size", 40, "--optimizer.lr", 1e-3)
+    few = tmp_path_factory.mktemp("few")
+    for file in ("demonstrations", "pairs"):
+        rows_of_file = (data / f"{file}.jsonl").read_text().splitlines(keepends=True)
+        (few / f"{file}.jsonl").write_text("".join(rows_of_file[:80]))
 
     def rows(name, token_budget):
         budget = ("--token-budget", token_budget)
@@ -25,7 +29,7 @@ def first_rows(prefloop, data, sft_run, reward_run, tune, tmp_path_factory):
             outcome = tune(*words, "--settings.num-minibatches", 2, *budget)
         else:
             file = "demonstrations" if name == "sft" else "pairs"
-            words = ("--data", data / f"{file}.jsonl", "--out", tmp_path_factory.mktemp(name))
+            words = ("--data", few / f"{file}.jsonl", "--out", tmp_path_factory.mktemp(name))
             outcome = prefloop(f"train {name}", *offline, *words, *budget)
         assert outcome.code == 0, outcome.said
         return outcome.metrics()[:2]

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import safetensors.torch
 from safetensors import SafetensorError
 
+from prefloop.cli import main
 from prefloop.models.load import disk_errors
 from prefloop.rundir import RunDir
 from prefloop.train import checkpoint
@@ -84,27 +86,31 @@ def assert_same_end(resumed, whole):
         assert same[0] == same[1], output
 
 
-def wait_for(condition, process):
+def wait_for(condition, exit_code):
     give_up = time.monotonic() + 60
     while not condition():
-        assert process.poll() is None, "it ended before it could be stopped"
+        assert exit_code() is None, "it ended before it could be stopped"
         assert time.monotonic() < give_up
         time.sleep(0.005)
 
 
-def start(words):
-    return subprocess.Popen(
-        [sys.executable, "-m", "prefloop", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+@pytest.fixture(scope="module")
+def forks():
+    """Processes that need not import torch anew: forked from a server that has done so and nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"prefloop.train.{name}" for name in COMMANDS])
+    return context
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_killed_run_ends_with_the_bits_of_an_unbroken_one(prefloop, command, unbroken, tmp_path, name):
+def test_a_killed_run_ends_with_the_bits_of_an_unbroken_one(prefloop, command, unbroken, forks, tmp_path, name):
     words = command(name, tmp_path / "run")
-    with start(words) as process:
-        wait_for(lambda: len(checkpoints(tmp_path / "run" / "checkpoints")) >= 2, process)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    process = forks.Process(target=main, args=(words,))
+    process.start()
+    wait_for(lambda: len(checkpoints(tmp_path / "run" / "checkpoints")) >= 2, lambda: process.exitcode)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (tmp_path / "run" / "result.json").exists()
     resumed = prefloop(" ".join(words))
     assert "resuming from" in resumed.said
@@ -113,8 +119,9 @@ def test_a_killed_run_ends_with_the_bits_of_an_unbroken_one(prefloop, command, u
 
 def test_ctrl_c_exits_with_130_and_is_resumable(prefloop, command, unbroken, tmp_path):
     words = command("reward", tmp_path / "run")
-    with start(words) as process:
-        wait_for(lambda: len(checkpoints(tmp_path / "run" / "checkpoints")) >= 2, process)
+    program = [sys.executable, "-m", "prefloop", *words]
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wait_for(lambda: len(checkpoints(tmp_path / "run" / "checkpoints")) >= 2, process.poll)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 130, said
