@@ -10,9 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from prefloop.config import dump_yaml, load
 from prefloop.models.chat import Chat
 from prefloop.models.load import load_policy, load_reward_model
 from prefloop.reward.scoring import Response, RewardModel
+from prefloop.train.config import OptimizerConfig, SFTConfig
 from prefloop.types import Message, Prompt
 
 PROMPT = "name things like the moon or the bee"
@@ -186,3 +188,31 @@ def test_a_copied_model_directory_needs_nothing_else(sft_run, tmp_path):
     chat = load_policy(tmp_path / "copy")[1]
     assert isinstance(chat, Chat)
     assert_same_in_plain_transformers(tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rate"),
+    [
+        ({}, 2e-3),
+        ({"optimizer.schedule": "constant"}, 2e-3),
+        ({"optimizer.lr": "3e-4"}, 3e-4),
+        ({"optimizer.lr": "1e-4"}, 1e-4),
+        ({"model": "runs/sft"}, 1e-4),
+        ({"model": "runs/sft", "optimizer.lr": "3e-4"}, 3e-4),
+    ],
+)
+def test_new_weights_have_a_higher_learning_rate_unless_one_is_given(overrides, rate, tmp_path):
+    config = load(SFTConfig, overrides={"data": ["a.jsonl"], **overrides})
+    assert config.optimizer.lr == rate
+    assert config.optimizer.schedule == overrides.get("optimizer.schedule", "cosine")
+    # What a run directory stores reads back as the same config.
+    (tmp_path / "config.yaml").write_text(dump_yaml(config))
+    assert load(SFTConfig, yaml_path=tmp_path / "config.yaml") == config
+
+
+def test_the_rate_of_new_weights_in_python():
+    assert SFTConfig(data=("a.jsonl",)).optimizer.lr == 2e-3
+    assert SFTConfig(data=("a.jsonl",), optimizer=OptimizerConfig(beta1=0.5)).optimizer == OptimizerConfig(
+        lr=2e-3, beta1=0.5
+    )
+    assert SFTConfig(data=("a.jsonl",), optimizer=OptimizerConfig(lr=1e-4)).optimizer.lr == 1e-4

@@ -23,6 +23,10 @@ DEFAULT_KL_BUDGET = 2.0
 """Nats per response: chosen on seed 0 of the simulated world, whose answers have about 15 words."""
 
 
+SCRATCH_LR = 2e-3
+"""Learning rate of supervised fine-tuning for a model made from scratch."""
+
+
 class OptimizerConfig(Section):
     """AdamW and its learning-rate schedule."""
 
@@ -92,7 +96,8 @@ class SFTConfig(OfflineConfig):
     """Supervised fine-tuning on demonstrations: loss on assistant turns only, end-of-turn included."""
 
     model: str | None = None
-    """Model directory or run to start from; without it a model and tokenizer are made from scratch."""
+    """Model directory or run to start from; without it a model and tokenizer are made from scratch, and the learning
+    rate is 0.002 unless it is given: new weights need more than trained ones bear."""
     scratch: ScratchConfig = ScratchConfig()
     """Shape of the scratch model."""
 
@@ -100,6 +105,13 @@ class SFTConfig(OfflineConfig):
     def _one_start(self) -> SFTConfig:
         if self.model is not None and "scratch" in self.model_fields_set and self.scratch != ScratchConfig():
             raise ValueError("scratch has no effect together with model; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _rate_of_new_weights(self) -> SFTConfig:
+        if self.model is None and "lr" not in self.optimizer.model_fields_set:
+            # A default that depends on another setting; the config is frozen, but not handed out yet.
+            object.__setattr__(self, "optimizer", self.optimizer.model_copy(update={"lr": SCRATCH_LR}))
         return self
 
 
