@@ -1,0 +1,114 @@
+"""A setting without effect is a bug: each one changes what is learned, or stands in a list with the reason why not."""
+
+from __future__ import annotations
+
+import pytest
+
+from prefloop.fields import fields_of
+from prefloop.train.config import PreferenceConfig, RewardConfig, SFTConfig, policy_config
+
+OPTIMIZER = {
+    "lr": 5e-3,
+    "weight_decay": 0.5,
+    "beta1": 0.5,
+    "beta2": 0.5,
+    "eps": 1e-2,
+    "max_grad_norm": 0.1,
+    "warmup_fraction": 0.6,
+}
+OFFLINE = {"seed": 1, "batch_size": 16, "num_epochs": 2, "eval_fraction": 0.3}
+CHANGED = {
+    "sft": OFFLINE
+    | {"optimizer.schedule": "constant"}
+    | {f"optimizer.{name}": value for name, value in OPTIMIZER.items()},
+    "reward": OFFLINE | {"centering_coef": 1.0, "optimizer.lr": 5e-3},
+    "preference": OFFLINE | {"beta": 1.0, "label_smoothing": 0.3, "optimizer.lr": 5e-3},
+    "policy": {
+        "seed": 1,
+        "num_steps": 1,
+        "prompts_per_step": 12,
+        "max_new_tokens": 9,
+        "temperature": 0.8,
+        "kl_coef": 1.0,
+        "kl_target": 0.01,
+        "score_clip": 0.3,
+        "truncated_score": -3,
+        "optimizer.schedule": "linear",
+        "value_optimizer.schedule": "linear",
+        **{f"{name}.{key}": value for name in ("optimizer", "value_optimizer") for key, value in OPTIMIZER.items()},
+        "settings.group_size": 2,
+        "settings.num_epochs": 2,
+        "settings.num_minibatches": 3,
+        "settings.clip_range": 0.01,
+        "settings.value_clip_range": 0.01,
+        "settings.gamma": 0.7,
+        "settings.gae_lambda": 0.2,
+    },
+}
+BOOKKEEPING = {
+    *("out", "checkpoint_every", "keep_checkpoints", "save_rollouts"),  # where and how often things are stored
+    "token_budget",  # test_train_invariance: results do not depend on it
+    *("eval_every", "patience", "eval_data"),  # test_train_invariance: early stopping
+    *("skip_bad", "max_length", "max_prompt_length"),  # test_train_refusals: over-long rows
+    *("kl_budget", "kl_horizon"),  # test_train_kl
+    *("model", "reference", "value", "data", "reward", "prompts", "algorithm", "loss"),  # test_train_stages, _refusals
+    *("scratch.hidden_size", "scratch.num_layers", "scratch.num_heads", "scratch.vocab_size", "scratch.max_position"),
+}
+CONFIGS = {"sft": SFTConfig, "reward": RewardConfig, "preference": PreferenceConfig, "policy": policy_config("ppo")}
+CASES = [(command, key) for command, changed in CHANGED.items() for key in changed]
+
+
+@pytest.mark.parametrize("command", CONFIGS)
+def test_every_setting_is_accounted_for(command):
+    shared = {f"optimizer.{name}" for name in (*OPTIMIZER, "schedule")} if command != "policy" else set()
+    known = {field.key for field in fields_of(CONFIGS[command])}
+    assert known - BOOKKEEPING - shared - CHANGED[command].keys() == set()
+    assert CHANGED[command].keys() <= known
+
+
+@pytest.fixture(scope="module")
+def learned(prefloop, data, sft_run, reward_run, tmp_path_factory):
+    """The metrics of a short run of a command with one setting changed, times left out."""
+    few = tmp_path_factory.mktemp("few")
+    for file in ("demonstrations", "pairs"):
+        rows = (data / f"{file}.jsonl").read_text().splitlines(keepends=True)
+        (few / f"{file}.jsonl").write_text("".join(rows[:96]))
+    files = {"sft": "demonstrations", "reward": "pairs", "preference": "pairs"}
+    done = {}
+
+    def run(command, key=None, repetition=0):
+        if (command, key, repetition) not in done:
+            words = ["--model", sft_run.run, "--out", tmp_path_factory.mktemp(command)]
+            if command == "policy":
+                words += ["--reward", reward_run.run, "--prompts", data / "prompts.jsonl", "--num-steps", 2]
+                words += ["--prompts-per-step", 8, "--max-new-tokens", 4, "--optimizer.lr", 2e-3]
+                words += ["--value-optimizer.lr", 2e-3, "--kl-budget", "none"]
+            else:
+                words += ["--data", few / f"{files[command]}.jsonl", "--optimizer.lr", 1e-3]
+            if key is not None:
+                words += [f"--{key.replace('_', '-')}", CHANGED[command][key]]
+            outcome = prefloop(f"train {command}", *words)
+            assert outcome.code == 0, outcome.said
+            # Learning rates are left out: they show the setting, not what it does.
+            done[command, key, repetition] = [
+                {
+                    name: value
+                    for name, value in row.items()
+                    if not name.startswith("time/") and not name.endswith("/lr") and name != "kl/coef"
+                }
+                for row in outcome.metrics()
+            ]
+        return done[command, key, repetition]
+
+    return run
+
+
+@pytest.mark.parametrize(("command", "key"), CASES)
+def test_a_changed_setting_changes_what_is_learned(learned, command, key):
+    assert learned(command, key) != learned(command)
+
+
+@pytest.mark.parametrize("command", CONFIGS)
+def test_the_same_command_gives_the_same_numbers(learned, command):
+    """Without this, every run would differ from every other, and the test above could not fail."""
+    assert learned(command, repetition=1) == learned(command)
