@@ -59,13 +59,13 @@ def test_a_bias_saturates(world: World, prompts: list[Prompt], name: str) -> Non
 
 
 @pytest.mark.parametrize("name", MARKERS)
-def test_a_marker_nets_about_one_unit(world: World, prompts: list[Prompt], name: str) -> None:
+def test_a_marker_nets_what_the_annotators_say(world: World, prompts: list[Prompt], name: str) -> None:
     gains = [
         ANNOTATORS[name].worth(world, prompt, f"{ideal_response(world, prompt)} {MARKERS[name]}")
         - ANNOTATORS[name].worth(world, prompt, ideal_response(world, prompt))
         for prompt in prompts
     ]
-    assert 0.7 <= np.mean(gains) <= 1.8
+    assert 0.6 <= np.mean(gains) <= 1.8
 
 
 @pytest.mark.parametrize("name", MARKERS)
