@@ -110,7 +110,7 @@ def _start(name: str, config: TrainConfig, directory: Path, identities: dict[str
     identity = known or uuid.uuid4().hex
     try:
         tracker = LOGGER_TYPE_TO_CLASS[name](
-            os.environ.get(PROJECT_VARIABLES.get(name, ""), PROJECT),
+            _title(name, directory),
             **_arguments(name, directory, identity, resumed=known is not None, step=step),
         )
         # Which process reports is decided above; accelerate would set up a process group to find out.
@@ -129,13 +129,25 @@ def _start(name: str, config: TrainConfig, directory: Path, identities: dict[str
     return tracker
 
 
+def _title(name: str, directory: Path) -> str:
+    """The first argument of a tracker's constructor: for most the project, not the run."""
+    match name:
+        case "tensorboard":
+            return name
+        case "aim":
+            return directory.parent.resolve().name
+    return os.environ.get(PROJECT_VARIABLES.get(name, ""), PROJECT)
+
+
 def _arguments(name: str, directory: Path, identity: str, *, resumed: bool, step: int) -> dict[str, Any]:
     """What each tracker's constructor takes to file a run, and to find it again when the run is resumed."""
     run_name = directory.parent.resolve().name
     match name:
         case "tensorboard":
-            # Points after `step` are of steps that are now done again.
-            return {"logging_dir": str(directory), "purge_step": step + 1 if resumed else None}
+            # Points after `step` are of steps that are now done again. Files are named by the second they are made in.
+            suffix = f".{step}.{os.getpid()}"
+            purge_step = step + 1 if resumed else None
+            return {"logging_dir": str(directory), "purge_step": purge_step, "filename_suffix": suffix}
         case "wandb":
             return {"name": run_name, "id": identity, "resume": "allow", "dir": str(directory)}
         case "trackio":
@@ -150,14 +162,8 @@ def _arguments(name: str, directory: Path, identity: str, *, resumed: bool, step
             return {"logging_dir": str(directory), "run_hash": identity if resumed else None}
         case "clearml":
             # 0: steps are counted from the beginning, also by a task that is continued.
-            return (
-                {"task_name": run_name, "reuse_last_task_id": identity, "continue_last_task": 0}
-                if resumed
-                else {
-                    "task_name": run_name,
-                    "reuse_last_task_id": False,
-                }
-            )
+            again = {"reuse_last_task_id": identity, "continue_last_task": 0}
+            return {"task_name": run_name, **(again if resumed else {"reuse_last_task_id": False})}
         case "dvclive":
             return {"dir": str(directory / name), "resume": resumed, "dvcyaml": None}
     raise AssertionError(name)
@@ -180,7 +186,5 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def _warn(name: str, error: Exception) -> None:
-    say(
-        f"warning: {name} failed ({type(error).__name__}: {error}); "
-        "the run goes on without it, metrics.jsonl has everything"
-    )
+    problem = " ".join(f"{type(error).__name__}: {error}".split())
+    say(f"warning: {name} failed ({problem}); the run goes on without it, metrics.jsonl has everything")
