@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import importlib.util
+from typing import Any, Literal, get_args
 
 from pydantic import (
     ConfigDict,
@@ -12,6 +13,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     create_model,
+    field_validator,
     model_validator,
 )
 
@@ -22,6 +24,9 @@ from prefloop.train.algorithms import algorithm_settings
 DEFAULT_KL_BUDGET = 2.0
 """Nats per response: chosen on seed 0 of the simulated world, whose answers have about 15 words."""
 
+Tracker = Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"]
+TRACKER_PACKAGES: dict[str, str] = {name: name for name in get_args(Tracker)} | {"tensorboard": "tensorboardX"}
+"""What `pip install` takes for each tracker."""
 
 SCRATCH_LR = 2e-3
 """Learning rate of supervised fine-tuning for a model made from scratch."""
@@ -60,11 +65,23 @@ class TrainConfig(Section):
     seed: int = Field(0, ge=0, lt=10**9)
     """Seed of data order, new weights and sampling."""
     checkpoint_every: PositiveInt = 100
-    """Steps between checkpoints; a killed run goes on from the newest."""
+    """Steps between checkpoints; a killed run goes on from the newest. Ctrl-C writes one before it stops."""
     keep_checkpoints: PositiveInt = 2
     """How many of the newest checkpoints stay on disk."""
     token_budget: PositiveInt = 4096
     """Padded tokens of a micro-batch; memory grows with it, results do not depend on it."""
+    report_to: tuple[Tracker, ...] = ()
+    """Experiment trackers that get the metrics too (each needs its package); metrics.jsonl has them anyway."""
+
+    @field_validator("report_to")
+    @classmethod
+    def _installed(cls, names: tuple[Tracker, ...]) -> tuple[Tracker, ...]:
+        # Looked up, not imported: a run must not find out after an hour of preparation that a tracker is missing.
+        for name in names:
+            modules = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
+            if not any(importlib.util.find_spec(module) for module in modules):
+                raise ValueError(f"{name} is not installed; pip install {TRACKER_PACKAGES[name]}")
+        return names
 
 
 class OfflineConfig(TrainConfig):

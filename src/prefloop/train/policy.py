@@ -33,7 +33,6 @@ from prefloop.rollout.respond import respond
 from prefloop.rundir import RunDir, resolve_model
 from prefloop.train.algorithms import Algorithm
 from prefloop.train.budget import leaves_budget, reaches_an_eighth, remember
-from prefloop.train.checkpoint import save_checkpoint
 from prefloop.train.checks import check_first_round
 from prefloop.train.config import OptimizerConfig, PolicyConfig
 from prefloop.train.loop import (
@@ -44,6 +43,7 @@ from prefloop.train.loop import (
     make_optimizer,
     optimizer_step,
     result_checkpoint,
+    write_checkpoint,
 )
 from prefloop.train.offline import input_files, length_limit, within_length
 from prefloop.train.ptx import Mixture, read_mixture
@@ -157,7 +157,7 @@ class PolicyTrainer:
                 return "kl_budget"
             # A run resumed from this checkpoint measures this round again, so it must not hold the measurement yet.
             if reaches_an_eighth(state, full_kl, config.kl_budget):
-                save_checkpoint(state, self.run.path / "checkpoints")
+                write_checkpoint(self.run, state)
             remember(state, full_kl)
             rollouts.metrics["kl/budget_left"] = config.kl_budget - sum(state.recent_kl) / len(state.recent_kl)
         collected = time.perf_counter()
@@ -318,7 +318,7 @@ class PolicyTrainer:
 
     @torch.no_grad()
     def evaluate(self, state: TrainState) -> Mapping[str, float]:
-        """Mean held-out score of fresh responses to the evaluation prompts; the loss is its negative."""
+        """Mean held-out score of fresh responses to the evaluation prompts."""
         players, config = self.players, self.config
         responses = respond(
             players.policy,
@@ -329,8 +329,7 @@ class PolicyTrainer:
             seed=config.seed,
         )
         answers = [Response(each.text, each.finish_reason == "stop") for each in responses]
-        score = fmean(self.eval_scorer.score(self.eval_prompts, answers))
-        return {"loss": -score, "score": score}
+        return {"score": fmean(self.eval_scorer.score(self.eval_prompts, answers))}
 
 
 def _weighted(advantages: Advantages, batch: RolloutBatch) -> Advantages:
@@ -383,6 +382,8 @@ def train(config: PolicyConfig) -> RunResult:
             evaluate=trainer.evaluate if config.eval_reward is not None else None,
             eval_every=config.eval_every,
             patience=config.patience,
+            best_metric="score",
+            higher_is_better=True,
         )
         # The last update's policy is what comes out of the run, so it is measured too.
         if stopped != "kl_budget" and config.kl_budget is not None:
@@ -402,6 +403,6 @@ def train(config: PolicyConfig) -> RunResult:
 def _result(run: RunDir, state: TrainState, stopped: str) -> Path:
     """The checkpoint that is the result: the best by held-out evaluation, else the newest; always inside the budget."""
     before = state.step if stopped == "kl_budget" else None
-    if state.best_loss is not None and (before is None or state.best_step < before):
+    if state.best_value is not None and (before is None or state.best_step < before):
         return result_checkpoint(run, state.best_step)
     return result_checkpoint(run, before=before)
