@@ -51,7 +51,8 @@ def sigmoid_against_reference(scores: Tensor, reference_scores: Tensor) -> Tenso
 def length_penalty(lengths: Tensor, *, coef: float, free_length: int = 0) -> Tensor:
     """A fixed price for each token above a free length: -coef max(0, |y| - free_length).
 
-    The linear penalty that Singhal et al. (2023), "A long way to go", try against length bias. `lengths` [B] int64.
+    Linear in the length, as what Singhal et al. (2023), "A long way to go", try against length bias; they charge every
+    token and scale by the deviation of scores. `lengths` [B] int64.
     """
     return -coef * (lengths - free_length).clamp(min=0)
 

@@ -60,10 +60,10 @@ class Ensemble:
     ) -> tuple[list[float], list[float] | None]:
         """Combined scores, and the (biased) standard deviation over the members."""
         scores = np.array([member.score(prompts, responses) for member in self.members])
-        combined = combine_members(scores, rule=self.rule, variance_weight=self.variance_weight).tolist()
-        return finite_scores(combined, prompts, path=None, remedy="lower the weight of the variance"), (
-            scores.std(axis=0).tolist()
-        )
+        with np.errstate(over="ignore", invalid="ignore"):  # What is no number is refused, with its prompt.
+            combined = combine_members(scores, rule=self.rule, variance_weight=self.variance_weight).tolist()
+            spread = scores.std(axis=0).tolist()
+        return finite_scores(combined, prompts, path=None, remedy="members must not give such scores"), spread
 
 
 class WeightedSum:
@@ -84,10 +84,11 @@ class WeightedSum:
         total, variance, has_spread = np.zeros(len(prompts)), np.zeros(len(prompts)), False
         for scorer, weight in self.parts:
             scores, spread = scorer.score_with_spread(prompts, responses)
-            total += weight * np.array(scores)
-            if spread is not None:
-                has_spread = True
-                variance += (weight * np.array(spread)) ** 2
+            with np.errstate(over="ignore"):  # Infinity is refused below, with its prompt.
+                total += weight * np.array(scores)
+                if spread is not None:
+                    has_spread = True
+                    variance += (weight * np.array(spread)) ** 2
         sums = finite_scores(total.tolist(), prompts, path=None, remedy="give smaller weights")
         return sums, np.sqrt(variance).tolist() if has_spread else None
 
