@@ -308,7 +308,7 @@ def test_the_command_serves_until_interrupted(tmp_path):
         assert scorer.score([Prompt("p", (Message("user", "a"),))], [Response("bcd")]) == [3.0]
         assert f"version {scorer.version}" in line
         server.send_signal(signal.SIGINT)
-        out, said = server.communicate(timeout=20)
+        out, said = server.communicate(timeout=60)
     finally:
         server.kill()
         server.wait()

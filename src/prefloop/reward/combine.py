@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ def combine_members(scores: Floats, *, rule: EnsembleRule, variance_weight: floa
             return scores.min(axis=0)
         case "mean_minus_variance":
             return scores.mean(axis=0) - variance_weight * scores.var(axis=0)
+        case _:
+            assert_never(rule)
 
 
 class Ensemble:
