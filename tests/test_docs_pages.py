@@ -23,6 +23,7 @@ from prefloop.data.config import DataCheckConfig
 from prefloop.data.fields import kind_of
 from prefloop.fields import as_text, section_type
 from prefloop.flags import parse
+from prefloop.reward.config import ScoringConfig, ShapingConfig
 from prefloop.train.algorithms.ppo import PPO
 from prefloop.train.algorithms.rloo import RLOO
 from prefloop.train.config import OptimizerConfig, PolicyConfig, PreferenceConfig, RewardConfig, SFTConfig
@@ -192,7 +193,13 @@ def _default(model: type[BaseModel], field: str) -> str:
     return f"`{section.__name__}`" + (f" with `{as_text(changed)}`" if changed else "")
 
 
-@pytest.mark.parametrize("model", [OptimizerConfig, SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig, PPO, RLOO])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(OptimizerConfig, SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig, PPO, RLOO),
+        *(ScoringConfig, ShapingConfig),
+    ],
+)
 def test_every_default_stands_in_the_table(model: type[BaseModel]) -> None:
     documented = _documented()
     wanted = {field: _default(model, field) for field in model.model_fields}
@@ -214,7 +221,7 @@ def test_no_table_has_a_setting_that_does_not_exist() -> None:
         for model in (SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig)
         for each in model.__mro__
     }
-    known |= {each.__name__: each for each in (OptimizerConfig, PPO, RLOO)}
+    known |= {each.__name__: each for each in (OptimizerConfig, PPO, RLOO, ScoringConfig, ShapingConfig)}
     known["ScratchConfig"] = section_type(SFTConfig.model_fields["scratch"].annotation)
     for name, table in _documented().items():
         assert table.keys() <= known[name].model_fields.keys()

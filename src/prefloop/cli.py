@@ -110,6 +110,13 @@ COMMANDS: dict[str, Command] = {
         example="prefloop reward score runs/reward responses.jsonl --out scores.jsonl",
         positionals=("model", "data"),
     ),
+    "reward serve": Command(
+        config="prefloop.reward.config:RewardServeConfig",
+        run="prefloop.reward.serve:serve",
+        summary="Answer scores over HTTP, to prefloop and to OpenRLHF.",
+        example="prefloop reward serve runs/reward --port 8900",
+        positionals=("model",),
+    ),
     "reward crossval": Command(
         config="prefloop.recipes.config:RewardCrossvalConfig",
         run="prefloop.recipes.crossval:run",

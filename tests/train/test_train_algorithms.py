@@ -236,7 +236,7 @@ def test_the_best_checkpoint_is_the_held_out_scorers(tune, data, tmp_path):
 @pytest.mark.parametrize("penalty", ["loss_k2", "loss_k3"])
 def test_the_penalty_as_a_loss_holds_the_policy(tune, count_e, penalty):
     words = (*count_e, "--algorithm", "rloo", "--kl-penalty", penalty, "--kl-budget", "none", "--num-steps", 15)
-    words = (*words, "--score-clip", 100)
+    words = (*words, "--shaping.score-clip", 100)
     loose, tight = (tune(*words, "--kl-coef", coef).metrics() for coef in (0.01, 3.0))
     assert tight[-1]["kl/full"] < loose[-1]["kl/full"] / 2
     assert all(row["reward/mean"] == pytest.approx(row["score/mean"]) for row in tight), "no KL in the reward"

@@ -18,7 +18,9 @@ from prefloop.functional.masked import masked_mean, zero_outside
 from prefloop.models.batching import TokenBatch
 from prefloop.models.chat import Chat
 from prefloop.models.forward import response_logprobs
-from prefloop.reward.scoring import Response, RewardModel, Scorer
+from prefloop.reward.model import RewardModel
+from prefloop.reward.scorer import Response, Scorer
+from prefloop.reward.scoring import reward_models
 from prefloop.train.config import PolicyConfig
 from prefloop.train.rollouts import Players, Round
 from prefloop.types import InputError, Prompt
@@ -164,12 +166,14 @@ def start_kl(logprobs: Tensor, ref_logprobs: Tensor, response_mask: Tensor) -> M
 
 def scorer_checks(scorer: Scorer, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Measured]:
     """What a reward model sees and whether padding changes its scores; nothing for scorers of other kinds."""
-    if not isinstance(scorer, RewardModel):
-        return []
     return [
-        pad_token(scorer.model, scorer.chat, "reward"),
-        _end_of_response(scorer, prompts, responses),
-        _score_padding(scorer, prompts, responses),
+        measured
+        for model in reward_models(scorer)
+        for measured in (
+            pad_token(model.model, model.chat, "reward"),
+            _end_of_response(model, prompts, responses),
+            _score_padding(model, prompts, responses),
+        )
     ]
 
 

@@ -19,6 +19,7 @@ from pydantic import (
 
 from prefloop.config import Section
 from prefloop.models.config import ScratchConfig
+from prefloop.reward.config import ScoringConfig, ShapingConfig
 from prefloop.train.algorithms import algorithm_settings
 
 DEFAULT_KL_BUDGET = 2.0
@@ -161,8 +162,13 @@ class PolicyConfig(TrainConfig):
 
     model: str
     """Model directory or run to start from (the SFT model)."""
-    reward: str
-    """Reward model directory or run, or a Python function as file.py:function."""
+    reward: tuple[str, ...] = Field(min_length=1)
+    """Reward model directory or run, ensemble, file.py:function or http://host:port/path; several reward models make an
+    ensemble, SPEC@WEIGHT or other kinds a weighted sum."""
+    scoring: ScoringConfig = ScoringConfig()
+    """Ensembles and reward servers."""
+    shaping: ShapingConfig = ShapingConfig()
+    """From scores to the scores that are optimised."""
     prompts: tuple[str, ...] = Field(min_length=1)
     """Files with the prompts that responses are sampled for."""
     reference: str | None = None
@@ -196,10 +202,6 @@ class PolicyConfig(TrainConfig):
     """Stop at the last checkpoint whose exact KL (kl/full, nats per response) is inside this; none: no limit."""
     reference_refresh_every: PositiveInt | None = None
     """Make the policy the reference after every so many steps; none: the reference is frozen."""
-    score_clip: PositiveFloat = 5.0
-    """Normalised scores are clipped to +- this."""
-    truncated_score: float | None = None
-    """Score of a response cut off by max_new_tokens; by default it keeps the scorer's."""
     ptx_data: tuple[str, ...] = ()
     """Demonstrations, or plain text (.txt, .txt.gz), whose likelihood is held up beside the reward (PPO-ptx)."""
     ptx_coef: PositiveFloat = 1.0
@@ -208,7 +210,7 @@ class PolicyConfig(TrainConfig):
     """Rows of ptx_data in one optimiser step."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """Keep an exponential moving average of the policy's weights (output "ema"), with this decay a step."""
-    eval_reward: str | None = None
+    eval_reward: tuple[str, ...] = ()
     """Held-out scorer, trained on other annotators' labels: names the best checkpoint, which is then the result."""
     eval_prompts: tuple[str, ...] = ()
     """Files with the prompts of the held-out evaluation."""
@@ -222,6 +224,16 @@ class PolicyConfig(TrainConfig):
     """Optimiser of the value model, for algorithms that have one."""
     save_rollouts: NonNegativeInt = 16
     """Responses of each step stored under rollouts/: the first ones of the batch."""
+
+    @field_validator("reward", "eval_reward", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _lengths(self) -> PolicyConfig:
+        self.shaping.check_lengths(self.max_new_tokens)
+        return self
 
     @model_validator(mode="after")
     def _kl_settings(self) -> PolicyConfig:
@@ -241,11 +253,11 @@ class PolicyConfig(TrainConfig):
 
     @model_validator(mode="after")
     def _held_out(self) -> PolicyConfig:
-        if (self.eval_reward is None) != (not self.eval_prompts):
+        if bool(self.eval_reward) != bool(self.eval_prompts):
             raise ValueError("eval_reward and eval_prompts belong together: give both or neither")
-        if self.eval_reward is not None and self.eval_reward == self.reward:
+        if set(self.eval_reward) & set(self.reward):
             raise ValueError("eval_reward is the reward itself: the best checkpoint is never chosen by the proxy score")
-        if self.patience is not None and self.eval_reward is None:
+        if self.patience is not None and not self.eval_reward:
             raise ValueError("patience needs a held-out evaluation: give eval_reward and eval_prompts")
         return self
 

@@ -27,7 +27,9 @@ from prefloop.functional.losses import kl_loss, loss_denominator, ratio_metrics
 from prefloop.models.batching import TokenBatch, micro_batches
 from prefloop.models.forward import logprobs_and_values, response_logprobs, token_values
 from prefloop.models.load import default_device, load_policy, load_reward_model, new_reward_model
-from prefloop.reward.scoring import Response, load_scorer
+from prefloop.reward.scorer import Response
+from prefloop.reward.scoring import first_reward_model, load_scorer, reward_inputs
+from prefloop.reward.shaping import rows_in_loss
 from prefloop.reward.user_code import file_of, is_user_code
 from prefloop.rollout.respond import respond
 from prefloop.rundir import RunDir, resolve_model
@@ -64,7 +66,7 @@ class PolicyTrainer:
         if not chat.same_tokens(reference_chat):
             raise InputError("model and reference have different tokenizers", field="reference", path=reference_path)
         self.same_start = start == reference_path
-        scorer = load_scorer(config.reward, device=device, token_budget=config.token_budget)
+        scorer = load_scorer(config.reward, device=device, token_budget=config.token_budget, settings=config.scoring)
         self.players = Players(policy, reference, None, scorer, chat)
         if config.value is not None and (not self.algorithm.needs_values or self.algorithm.value_on_trunk()):
             raise InputError(f"{config.algorithm} has no value model", field="value", remedy="leave it out")
@@ -78,8 +80,14 @@ class PolicyTrainer:
             self.players.value = self._value_model(start, device)
         self.collector = Collector(config, self.algorithm, self.players, *self._load_prompts(config.prompts))
         self.mixture = self._mixture() if config.ptx_data else None
-        if config.eval_reward is not None:
-            self.eval_scorer = load_scorer(config.eval_reward, device=device, token_budget=config.token_budget)
+        if config.eval_reward:
+            self.eval_scorer = load_scorer(
+                config.eval_reward,
+                device=device,
+                token_budget=config.token_budget,
+                settings=config.scoring,
+                refuse_idle=False,
+            )
             self.eval_prompts = self._load_prompts(config.eval_prompts, "eval_prompts")[0]
         self.checked = self.off_policy = False
 
@@ -89,9 +97,10 @@ class PolicyTrainer:
             head = nn.Linear(self.players.policy.config.hidden_size, 1, bias=False, device=device)
             nn.init.zeros_(head.weight)
             return head
-        spec = config.value or config.reward
-        if not is_user_code(spec):
-            directory = resolve_model(spec, "value", output="value")
+        directory = (
+            resolve_model(config.value, "value", output="value") if config.value else first_reward_model(config.reward)
+        )
+        if directory is not None:
             model, chat = load_reward_model(directory, field="value", device=device)
             if chat.same_tokens(self.players.chat):
                 return model
@@ -165,7 +174,10 @@ class PolicyTrainer:
         advantages = self.algorithm.advantages(rollouts.batch)
         if self.off_policy:
             advantages = _weighted(advantages, rollouts.batch)
-        metrics |= self.update(state, rollouts.batch, advantages)
+        # Baselines take in what the loss leaves out.
+        in_loss = rows_in_loss(torch.tensor(rollouts.finished), config=config.shaping).to(advantages.advantages.device)
+        batch = dataclasses.replace(rollouts.batch, response_mask=rollouts.batch.response_mask & in_loss.unsqueeze(1))
+        metrics |= self.update(state, batch, advantages)
         self.collector.record(state, rollouts, self.run.path / "rollouts")
         if config.kl_target is not None:
             num_episodes = len(rollouts.texts)
@@ -345,20 +357,15 @@ def select(record: Any, index: Tensor, *, width: int | None = None) -> Any:
     return type(record)(**{name: x[:, :width] if x is not None and x.ndim == 2 else x for name, x in rows.items()})
 
 
-def _model_or_file(spec: str, field: str) -> Path:
-    """What is hashed as an input: the user's Python file, or the model's directory."""
-    return file_of(spec) if is_user_code(spec) else resolve_model(spec, field)
-
-
 def _inputs(config: PolicyConfig, start: Path, reference: Path) -> dict[str, Path]:
     """Everything that a run reads, by the names that it is recorded under."""
-    inputs = {"model": start, "reference": reference, "reward": _model_or_file(config.reward, "reward")}
+    inputs = {"model": start, "reference": reference, **reward_inputs(config.reward)}
     if config.value is not None:
         inputs["value"] = resolve_model(config.value, "value", output="value")
-    if config.eval_reward is not None:
-        inputs["eval_reward"] = _model_or_file(config.eval_reward, "eval_reward")
+    if config.eval_reward:
+        inputs |= reward_inputs(config.eval_reward, "eval_reward")
     if is_user_code(config.algorithm):
-        inputs["algorithm"] = _model_or_file(config.algorithm, "algorithm")
+        inputs["algorithm"] = file_of(config.algorithm)
     for field in ("prompts", "eval_prompts", "ptx_data"):
         inputs |= input_files(field, getattr(config, field))
     return inputs
@@ -379,7 +386,7 @@ def train(config: PolicyConfig) -> RunResult:
             state,
             trainer.step,
             num_steps=config.num_steps,
-            evaluate=trainer.evaluate if config.eval_reward is not None else None,
+            evaluate=trainer.evaluate if config.eval_reward else None,
             eval_every=config.eval_every,
             patience=config.patience,
             best_metric="score",
