@@ -57,9 +57,8 @@ def test_every_demanded_metric_is_logged(tune, short, algorithm):
 
 
 def test_reward_is_score_minus_the_weighted_kl(tune, short):
-    rows = tune(
-        *short, "--num-steps", 6, "--kl-coef", 0.3, "--shaping.score-clip", 100, "--kl-budget", "none"
-    ).metrics()
+    settings = ("--kl-coef", 0.3, "--shaping.score-clip", 100, "--kl-budget", "none")
+    rows = tune(*short, "--num-steps", 6, *settings).metrics()
     for row in rows:
         assert row["reward/mean"] == pytest.approx(row["score/mean"] - 0.3 * row["kl/sequence"], abs=1e-4)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prefloop.fields import fields_of
+from prefloop.reward.config import ScoringConfig
 from prefloop.train.config import PreferenceConfig, RewardConfig, SFTConfig, policy_config
 
 OPTIMIZER = {
@@ -31,8 +32,13 @@ CHANGED = {
         "temperature": 0.8,
         "kl_coef": 1.0,
         "kl_target": 0.01,
-        "score_clip": 0.3,
-        "truncated_score": -3,
+        "kl_penalty": "loss_k2",
+        "shaping.score_clip": 0.3,
+        "shaping.relative_to_reference": "true",
+        "shaping.whiten_scores": "true",
+        "shaping.length_penalty_coef": 0.1,
+        "shaping.soft_overlong_cache": 8,
+        "shaping.truncated": "mask",
         "optimizer.schedule": "linear",
         "value_optimizer.schedule": "linear",
         **{f"{name}.{key}": value for name in ("optimizer", "value_optimizer") for key, value in OPTIMIZER.items()},
@@ -43,6 +49,11 @@ CHANGED = {
         "settings.value_clip_range": 0.01,
         "settings.gamma": 0.7,
         "settings.gae_lambda": 0.2,
+        "settings.loss_reduction": "sequence",
+        "settings.dual_clip": 1.01,
+        "settings.max_update_kl": 1e-9,
+        "settings.value_head": "true",
+        "settings.value_warmup_steps": 1,
     },
 }
 BOOKKEEPING = {
@@ -51,6 +62,11 @@ BOOKKEEPING = {
     *("eval_every", "patience", "eval_data"),  # test_train_invariance: early stopping
     *("skip_bad", "max_length", "max_prompt_length"),  # test_train_refusals: over-long rows
     *("kl_budget", "kl_horizon"),  # test_train_kl
+    *("reference_refresh_every", "ema_decay", "settings.vf_coef"),  # test_train_algorithms
+    *("ptx_data", "ptx_coef", "ptx_batch_size", "eval_reward", "eval_prompts"),  # test_train_algorithms
+    *("shaping.num_reference_samples", "shaping.free_length", "shaping.truncated_score"),  # test_train_rewards
+    *(f"scoring.{name}" for name in ScoringConfig.model_fields),  # test_train_rewards, test_reward_remote
+    "report_to",  # test_train_trackers
     *("model", "reference", "value", "data", "reward", "prompts", "algorithm", "loss"),  # test_train_stages, _refusals
     *("scratch.hidden_size", "scratch.num_layers", "scratch.num_heads", "scratch.vocab_size", "scratch.max_position"),
 }

@@ -228,7 +228,8 @@ class PolicyConfig(TrainConfig):
     @field_validator("reward", "eval_reward", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        # Behind a validator of Python, a list of JSON no longer passes for a tuple by itself.
+        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _lengths(self) -> PolicyConfig:

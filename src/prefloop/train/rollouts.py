@@ -166,9 +166,8 @@ class Collector:
             temperature=config.temperature,
             seed=_seed(seed, number),
         )
-        scores = players.scorer.score(
-            prompts, [Response(each.text, each.finish_reason == "stop") for each in responses]
-        )
+        answers = [Response(each.text, each.finish_reason == "stop") for each in responses]
+        scores = players.scorer.score(prompts, answers)
         return torch.tensor(scores).view(-1, number).repeat_interleave(self.algorithm.group_size, dim=0)
 
     def _replace_flat_groups(self, drawn: Drawn, step: int, metrics: dict[str, float]) -> Drawn:
