@@ -233,7 +233,7 @@ REWARDS = {
     "none": ("    pass", "rewards.py:f: reward: returned NoneType for 32 responses; return a list with one"),
     "nan": (
         "    return [float('nan') if 'moon or the bee' in prompt else 0.0 for prompt in prompts]",
-        "rewards.py:f: reward: returned nan for the prompt 'name things like the moon or the bee'; return finite",
+        "rewards.py:f: reward: returned nan for the prompt 'name things like the moon or the bee'; return a list",
     ),
     "text": ("    return ['good'] * len(prompts)", "rewards.py:f: reward: returned 'good' for the prompt 'name things"),
     "syntax": ("    return [", "rewards.py:2: reward: raised SyntaxError: '[' was never closed"),
