@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from prefloop.config import Section
-from prefloop.models.config import ScratchConfig
+from prefloop.models.config import LoraConfig, ScratchConfig
 from prefloop.train.algorithms import algorithm_settings
 
 DEFAULT_KL_BUDGET = 2.0
@@ -100,11 +100,19 @@ class SFTConfig(OfflineConfig):
     rate is 0.002 unless it is given: new weights need more than trained ones bear."""
     scratch: ScratchConfig = ScratchConfig()
     """Shape of the scratch model."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters instead of all weights."""
 
     @model_validator(mode="after")
     def _one_start(self) -> SFTConfig:
         if self.model is not None and "scratch" in self.model_fields_set and self.scratch != ScratchConfig():
             raise ValueError("scratch has no effect together with model; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_need_weights(self) -> SFTConfig:
+        if self.model is None and self.lora is not None:
+            raise ValueError("lora trains beside the weights of a model: give one to start from (--model)")
         return self
 
     @model_validator(mode="after")
@@ -122,6 +130,8 @@ class RewardConfig(OfflineConfig):
     """Model directory or run whose trunk the reward model starts from (the SFT model)."""
     centering_coef: NonNegativeFloat = 0.01
     """Weight of (chosen score + rejected score)^2, which keeps scores around 0."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters instead of all weights; the scalar head is trained in full."""
 
 
 class PreferenceConfig(OfflineConfig):
