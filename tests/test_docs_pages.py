@@ -23,6 +23,7 @@ from prefloop.data.config import DataCheckConfig
 from prefloop.data.fields import kind_of
 from prefloop.fields import as_text, section_type
 from prefloop.flags import parse
+from prefloop.models.config import LoraConfig
 from prefloop.train.algorithms.ppo import PPO
 from prefloop.train.algorithms.rloo import RLOO
 from prefloop.train.config import OptimizerConfig, PolicyConfig, PreferenceConfig, RewardConfig, SFTConfig
@@ -186,13 +187,15 @@ def _default(model: type[BaseModel], field: str) -> str:
     if info.is_required():
         return "required"
     section = section_type(info.annotation)
-    if section is None:
+    if section is None or info.default is None:
         return f"`{as_text(info.default)}`"
     changed = info.default.model_dump(exclude_unset=True)
     return f"`{section.__name__}`" + (f" with `{as_text(changed)}`" if changed else "")
 
 
-@pytest.mark.parametrize("model", [OptimizerConfig, SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig, PPO, RLOO])
+@pytest.mark.parametrize(
+    "model", [LoraConfig, OptimizerConfig, SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig, PPO, RLOO]
+)
 def test_every_default_stands_in_the_table(model: type[BaseModel]) -> None:
     documented = _documented()
     wanted = {field: _default(model, field) for field in model.model_fields}
@@ -214,7 +217,7 @@ def test_no_table_has_a_setting_that_does_not_exist() -> None:
         for model in (SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig)
         for each in model.__mro__
     }
-    known |= {each.__name__: each for each in (OptimizerConfig, PPO, RLOO)}
+    known |= {each.__name__: each for each in (LoraConfig, OptimizerConfig, PPO, RLOO)}
     known["ScratchConfig"] = section_type(SFTConfig.model_fields["scratch"].annotation)
     for name, table in _documented().items():
         assert table.keys() <= known[name].model_fields.keys()

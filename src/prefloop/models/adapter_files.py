@@ -123,9 +123,9 @@ def merge_directory(model: PreTrainedModel, directory: Path, field: str) -> PreT
         )
     try:
         with warnings.catch_warnings():
-            # peft only warns of weights that the file lacks.
+            # peft only warns where it leaves a setting of the file aside.
             warnings.simplefilter("error", UserWarning)
-            # It also asks transformers by a name that is about to go.
+            # It asks transformers by a name that will go.
             warnings.simplefilter("ignore", FutureWarning)
             config: Any = peft.PeftConfig.from_pretrained(str(directory))
             # A classifier can take the adapters of a language model: only the names of the layers matter.

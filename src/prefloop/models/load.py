@@ -149,11 +149,20 @@ def _load_whole(factory: Any, directory: Path, field: str, *, fresh: str, **sett
 
 
 def _fit_vocabulary(model: PreTrainedModel, chat: Chat) -> None:
-    """Grow the embedding where the tokenizer got a new pad token; never shrink it."""
+    """Grow the embedding where the tokenizer got a new pad token; never shrink it.
+
+    New rows are the mean of the others, not random: two loads of one directory must be the same model, and the logit of
+    a token that nobody trained must not be the largest one.
+    """
     embedding = model.get_input_embeddings()
     assert isinstance(embedding, nn.Embedding)
-    if len(chat.tokenizer) > embedding.num_embeddings:
-        model.resize_token_embeddings(len(chat.tokenizer), mean_resizing=False)
+    before, size = embedding.num_embeddings, len(chat.tokenizer)
+    if size > before:
+        model.resize_token_embeddings(size, mean_resizing=False)
+        with torch.no_grad():
+            for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+                for weight in module.parameters() if isinstance(module, nn.Module) else ():
+                    weight[before:] = weight[:before].mean(0)
     model.config.pad_token_id = chat.pad_id
 
 
