@@ -223,10 +223,11 @@ def test_what_is_wrong_is_said_in_one_line(prefloop, command, data, tmp_path):
 
 @pytest.fixture(scope="module")
 def learned(prefloop, command, tmp_path_factory):
-    """The losses of one epoch with more settings."""
+    """The losses of a few steps with other settings."""
 
     def losses(name, *settings):
-        words = [*command(name, tmp_path_factory.mktemp(f"lora-{name}") / "run"), "--num-epochs", "1", *settings]
+        fewer = ("--num-epochs", "1", "--batch-size", "64", "--checkpoint-every", "100")
+        words = [*command(name, tmp_path_factory.mktemp(f"lora-{name}") / "run"), *fewer, *settings]
         outcome = prefloop(" ".join(words))
         assert outcome.code == 0, outcome.said
         return [row[f"{name}/loss"] for row in outcome.metrics()]
