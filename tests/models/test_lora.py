@@ -219,6 +219,26 @@ def test_gradients_reach_adapters_only_and_the_optimiser_is_small(base: Path, ba
     assert moments == 2 * RANK * sum(widths)
 
 
+def test_training_and_merging_in_turn_moves_the_policy_and_never_its_reference(base: Path, batch: TokenBatch) -> None:
+    model = adapted(base, trained=False)
+    frozen, before = logits_of(load_policy(base)[0], batch), base_sha256(model)
+    optimizer = make_optimizer(model, OptimizerConfig(lr=2e-2))
+    losses = []
+    for _ in range(20):
+        with merged(model):
+            logits_of(model, batch)
+        denominator = batch.response_mask.sum()
+        loss = nll_loss(response_logprobs(model, batch), batch.response_mask, denominator=denominator).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0] - 0.3
+    assert base_sha256(model) == before
+    with adapters_off(model):
+        assert torch.equal(logits_of(model, batch), frozen)
+
+
 def test_all_linear_layers_of_the_decoder_and_nothing_else(bases: dict[str, Path]) -> None:
     attention, gated = ["q_proj", "k_proj", "v_proj", "o_proj"], ["gate_proj", "up_proj", "down_proj"]
     expected = {
@@ -256,8 +276,8 @@ def test_the_numbers_are_said_once(llama: Path, capsys: pytest.CaptureFixture[st
     adapted(llama)
     # Rank 3 over two layers of q, o (32 -> 32), k, v (32 -> 16), gate, up (32 -> 48), down (48 -> 32).
     trained = 3 * 2 * (2 * 64 + 2 * 48 + 3 * 80)
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("LoRA")]
-    assert len(said) == 1 and said[0].startswith(f"LoRA: {trained:,} of ")
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("LoRA on ")]
+    assert len(said) == 1 and said[0].startswith(f"LoRA on LlamaForCausalLM: {trained:,} of ")
 
 
 # Merging

@@ -76,9 +76,9 @@ def test_the_stages_learn(unbroken):
     held_out = [row["eval/loss"] for row in sft if "eval/loss" in row]
     assert held_out[-1] <= held_out[0] and sft[0]["sft/loss"] < 2.9, "it starts where the first run ended"
     assert reward[-1]["eval/accuracy"] > 0.9
-    said = [line for line in unbroken["sft"].said.splitlines() if line.startswith("LoRA: ")]
+    said = [line for line in unbroken["sft"].said.splitlines() if line.startswith("LoRA on ")]
     # Rank 4 beside two layers of q, k, v, o (32 -> 32), gate, up (32 -> 96) and down (96 -> 32).
-    assert len(said) == 1 and said[0].startswith(f"LoRA: {4 * 2 * (4 * 64 + 3 * 128):,} of ")
+    assert len(said) == 1 and said[0].startswith(f"LoRA on LlamaForCausalLM: {4 * 2 * (4 * 64 + 3 * 128):,} of ")
 
 
 def test_checkpoints_hold_adapters_only(unbroken, sft_run):

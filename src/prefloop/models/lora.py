@@ -105,11 +105,11 @@ def _summary(model: PreTrainedModel) -> str:
     for weight in model.parameters():
         counts[weight.requires_grad] += weight.numel()
     trained, whole = counts[True], counts[True] + counts[False]
-    # A gradient and two moments of four bytes for each trained number.
+    # A gradient and two moments of four bytes each.
     megabytes = [12 * count / 1e6 for count in (trained, whole)]
     return (
-        f"LoRA: {trained:,} of {whole:,} parameters are trained ({trained / whole:.2%}); gradients and optimiser take "
-        f"{megabytes[0]:.1f} MB instead of {megabytes[1]:.1f} MB"
+        f"LoRA on {type(model).__name__}: {trained:,} of {whole:,} parameters are trained ({trained / whole:.2%}); "
+        f"gradients and optimiser take {megabytes[0]:.1f} MB instead of {megabytes[1]:.1f} MB"
     )
 
 
