@@ -233,7 +233,7 @@ def test_training_and_merging_in_turn_moves_the_policy_and_never_its_reference(b
         optimizer.step()
         optimizer.zero_grad()
         losses.append(float(loss))
-    assert losses[-1] < losses[0] - 0.3
+    assert losses[-1] < losses[0] - 0.2, "a random head cannot do much better"
     assert base_sha256(model) == before
     with adapters_off(model):
         assert torch.equal(logits_of(model, batch), frozen)
@@ -303,6 +303,21 @@ def test_sampling_with_merged_weights_has_the_logprobs_of_the_trainer(base: Path
     with adapters_off(model):
         frozen = response_logprobs(model, TokenBatch(padded, lengths, mask), temperature=0.7)[mask].detach()
     assert float((frozen - sampled).abs().mean()) > 0.01, "with the adapters off they would be others"
+
+
+def test_adapters_of_half_precision_weights_are_fp32(base: Path, batch: TokenBatch) -> None:
+    model = load_policy(base)[0].bfloat16()
+    before = logits_of(model, batch)
+    add_adapters(model, CONFIG, base=base, seed=0)
+    assert {tensor.dtype for tensor in adapter_tensors(model).values()} == {torch.float32}
+    assert torch.equal(logits_of(model, batch), before)
+    move(model)
+    fingerprint, unmerged = base_sha256(model), logits_of(model, batch)
+    with merged(model):
+        assert {weight.dtype for name, weight in model.named_parameters() if ".lora_" not in name} == {torch.bfloat16}
+        # A bfloat16 has eight bits: 0.4 % of logits of about 1.
+        assert float((logits_of(model, batch) - unmerged).abs().mean()) < 0.01
+    assert base_sha256(model) == fingerprint
 
 
 def test_an_error_while_merged_leaves_the_frozen_weights(llama: Path, batch: TokenBatch) -> None:
