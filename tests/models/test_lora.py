@@ -233,7 +233,8 @@ def test_training_and_merging_in_turn_moves_the_policy_and_never_its_reference(b
         optimizer.step()
         optimizer.zero_grad()
         losses.append(float(loss))
-    assert losses[-1] < losses[0] - 0.2, "a random head cannot do much better"
+    # A frozen head with weights of 0.02 on a normalised state of width 32 reaches logits of 0.6 at most.
+    assert losses[-1] < losses[0] - 0.1
     assert base_sha256(model) == before
     with adapters_off(model):
         assert torch.equal(logits_of(model, batch), frozen)
