@@ -23,9 +23,9 @@ from prefloop.data.config import DataCheckConfig
 from prefloop.data.fields import kind_of
 from prefloop.fields import as_text, section_type
 from prefloop.flags import parse
+from prefloop.models.config import LoraConfig
 from prefloop.reward.config import ScoringConfig, ShapingConfig
-from prefloop.train.algorithms.ppo import PPO
-from prefloop.train.algorithms.rloo import RLOO
+from prefloop.train.algorithms import ALGORITHMS, Algorithm, algorithm_settings
 from prefloop.train.config import OptimizerConfig, PolicyConfig, PreferenceConfig, RewardConfig, SFTConfig
 
 ROOT = Path(__file__).parent.parent
@@ -187,7 +187,7 @@ def _default(model: type[BaseModel], field: str) -> str:
     if info.is_required():
         return "required"
     section = section_type(info.annotation)
-    if section is None:
+    if section is None or info.default is None:
         return f"`{as_text(info.default)}`"
     changed = info.default.model_dump(exclude_unset=True)
     return f"`{section.__name__}`" + (f" with `{as_text(changed)}`" if changed else "")
@@ -196,8 +196,8 @@ def _default(model: type[BaseModel], field: str) -> str:
 @pytest.mark.parametrize(
     "model",
     [
-        *(OptimizerConfig, SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig, PPO, RLOO),
-        *(ScoringConfig, ShapingConfig),
+        *(LoraConfig, OptimizerConfig, SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig),
+        *(ScoringConfig, ShapingConfig, *map(algorithm_settings, ALGORITHMS)),
     ],
 )
 def test_every_default_stands_in_the_table(model: type[BaseModel]) -> None:
@@ -207,7 +207,7 @@ def test_every_default_stands_in_the_table(model: type[BaseModel]) -> None:
     for field, info in model.model_fields.items():
         declaring = _declaring(model, field)
         # The base class of the algorithms is no config of its own: each algorithm's table is whole.
-        table = documented[model.__name__ if model in (PPO, RLOO) else declaring.__name__]
+        table = documented[model.__name__ if issubclass(model, Algorithm) else declaring.__name__]
         if field in table:
             found[field] = table[field][0]
         if section := section_type(info.annotation):
@@ -221,7 +221,8 @@ def test_no_table_has_a_setting_that_does_not_exist() -> None:
         for model in (SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig)
         for each in model.__mro__
     }
-    known |= {each.__name__: each for each in (OptimizerConfig, PPO, RLOO, ScoringConfig, ShapingConfig)}
+    algorithms = tuple(map(algorithm_settings, ALGORITHMS))
+    known |= {each.__name__: each for each in (LoraConfig, OptimizerConfig, *algorithms, ScoringConfig, ShapingConfig)}
     known["ScratchConfig"] = section_type(SFTConfig.model_fields["scratch"].annotation)
     for name, table in _documented().items():
         assert table.keys() <= known[name].model_fields.keys()

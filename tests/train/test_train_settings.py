@@ -18,11 +18,13 @@ OPTIMIZER = {
     "warmup_fraction": 0.6,
 }
 OFFLINE = {"seed": 1, "batch_size": 16, "num_epochs": 2, "eval_fraction": 0.3}
+LORA = {"lora.rank": 2, "lora.alpha": 4, "lora.target_modules": "q_proj"}  # one against another: test_train_lora
 CHANGED = {
     "sft": OFFLINE
+    | LORA
     | {"optimizer.schedule": "constant"}
     | {f"optimizer.{name}": value for name, value in OPTIMIZER.items()},
-    "reward": OFFLINE | {"centering_coef": 1.0, "optimizer.lr": 5e-3},
+    "reward": OFFLINE | LORA | {"centering_coef": 1.0, "optimizer.lr": 5e-3},
     "preference": OFFLINE | {"beta": 1.0, "label_smoothing": 0.3, "optimizer.lr": 5e-3},
     "policy": {
         "seed": 1,

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from prefloop.config import Section
-from prefloop.models.config import ScratchConfig
+from prefloop.models.config import LoraConfig, ScratchConfig
 from prefloop.reward.config import ScoringConfig, ShapingConfig
 from prefloop.train.algorithms import algorithm_settings
 
@@ -118,11 +118,19 @@ class SFTConfig(OfflineConfig):
     rate is 0.002 unless it is given: new weights need more than trained ones bear."""
     scratch: ScratchConfig = ScratchConfig()
     """Shape of the scratch model."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters instead of all weights."""
 
     @model_validator(mode="after")
     def _one_start(self) -> SFTConfig:
         if self.model is not None and "scratch" in self.model_fields_set and self.scratch != ScratchConfig():
             raise ValueError("scratch has no effect together with model; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_need_weights(self) -> SFTConfig:
+        if self.model is None and self.lora is not None:
+            raise ValueError("lora trains beside the weights of a model: give one to start from (--model)")
         return self
 
     @model_validator(mode="after")
@@ -140,6 +148,8 @@ class RewardConfig(OfflineConfig):
     """Model directory or run whose trunk the reward model starts from (the SFT model)."""
     centering_coef: NonNegativeFloat = 0.01
     """Weight of (chosen score + rejected score)^2, which keeps scores around 0."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters instead of all weights; the scalar head is trained in full."""
 
 
 class PreferenceConfig(OfflineConfig):
@@ -175,6 +185,8 @@ class PolicyConfig(TrainConfig):
     """Policy that the KL is measured against; by default the starting weights."""
     value: str | None = None
     """Value model's starting weights; by default the reward model, or the policy's trunk for a function."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters for policy and value model; the reference is then the policy with its adapters off."""
     algorithm: str = "ppo"
     """Built-in algorithm, or file.py:Class."""
     num_steps: PositiveInt = 50
@@ -240,6 +252,8 @@ class PolicyConfig(TrainConfig):
     def _kl_settings(self) -> PolicyConfig:
         if self.kl_target is not None and self.kl_coef == 0:
             raise ValueError("kl_target adapts kl_coef by factors, which leave 0 at 0: give a kl_coef above 0")
+        if self.reference_refresh_every is not None and self.lora is not None:
+            raise ValueError("reference_refresh_every has no model to refresh with lora: the reference is the base")
         if self.kl_budget is None:
             return self
         if self.reference_refresh_every is not None:

@@ -27,6 +27,7 @@ from prefloop.functional.losses import kl_loss, loss_denominator, ratio_metrics
 from prefloop.models.batching import TokenBatch, micro_batches
 from prefloop.models.forward import logprobs_and_values, response_logprobs, token_values
 from prefloop.models.load import default_device, load_policy, load_reward_model, new_reward_model
+from prefloop.models.lora import add_adapters, merged
 from prefloop.reward.scorer import Response
 from prefloop.reward.scoring import first_reward_model, load_scorer, reward_inputs
 from prefloop.reward.shaping import rows_in_loss
@@ -49,6 +50,7 @@ from prefloop.train.loop import (
 )
 from prefloop.train.offline import input_files, length_limit, within_length
 from prefloop.train.ptx import Mixture, read_mixture
+from prefloop.train.result import result_of
 from prefloop.train.rollouts import Collector, Players
 from prefloop.types import InputError, Prompt, RunResult
 
@@ -61,11 +63,16 @@ class PolicyTrainer:
         settings: Any = config
         self.algorithm: Algorithm = settings.settings
         device = default_device()
-        policy, chat = load_policy(start, device=device)
-        reference, reference_chat = load_policy(reference_path, field="reference", device=device)
-        if not chat.same_tokens(reference_chat):
-            raise InputError("model and reference have different tokenizers", field="reference", path=reference_path)
         self.same_start = start == reference_path
+        policy, chat = load_policy(start, device=device)
+        if config.lora is not None:
+            add_adapters(policy, config.lora, base=start, seed=config.seed)
+        reference = policy
+        if config.lora is None or not self.same_start:
+            reference, reference_chat = load_policy(reference_path, field="reference", device=device)
+            if not chat.same_tokens(reference_chat):
+                problem = "model and reference have different tokenizers"
+                raise InputError(problem, field="reference", path=reference_path)
         scorer = load_scorer(config.reward, device=device, token_budget=config.token_budget, settings=config.scoring)
         self.players = Players(policy, reference, None, scorer, chat)
         if config.value is not None and (not self.algorithm.needs_values or self.algorithm.value_on_trunk()):
@@ -103,11 +110,17 @@ class PolicyTrainer:
         if directory is not None:
             model, chat = load_reward_model(directory, field="value", device=device)
             if chat.same_tokens(self.players.chat):
-                return model
+                return self._adapted(model, directory)
             if config.value:
                 raise InputError("model and value model have different tokenizers", field="value", path=config.value)
             say("the reward model has another tokenizer: the value model starts from the policy's trunk")
-        return new_reward_model(start, seed=config.seed, device=device)[0]
+        return self._adapted(new_reward_model(start, seed=config.seed, device=device)[0], start)
+
+    def _adapted(self, value: PreTrainedModel, base: Path) -> PreTrainedModel:
+        """A value model, with adapters where the policy has some."""
+        if self.config.lora is not None:
+            add_adapters(value, self.config.lora, base=base, seed=self.config.seed)
+        return value
 
     def _load_prompts(self, sources: tuple[str, ...], field: str = "prompts") -> tuple[list[Prompt], list[list[int]]]:
         config = self.config
@@ -332,14 +345,15 @@ class PolicyTrainer:
     def evaluate(self, state: TrainState) -> Mapping[str, float]:
         """Mean held-out score of fresh responses to the evaluation prompts."""
         players, config = self.players, self.config
-        responses = respond(
-            players.policy,
-            players.chat,
-            self.eval_prompts,
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            seed=config.seed,
-        )
+        with merged(players.policy):
+            responses = respond(
+                players.policy,
+                players.chat,
+                self.eval_prompts,
+                max_new_tokens=config.max_new_tokens,
+                temperature=config.temperature,
+                seed=config.seed,
+            )
         answers = [Response(each.text, each.finish_reason == "stop") for each in responses]
         return {"score": fmean(self.eval_scorer.score(self.eval_prompts, answers))}
 
@@ -397,12 +411,10 @@ def train(config: PolicyConfig) -> RunResult:
             full_kl = trainer.collector.collect(state).full_kl.tolist()
             stopped = "kl_budget" if leaves_budget(state, full_kl, config.kl_budget) else stopped
         chosen = _result(run, state, stopped)
-        copies = ["value", *(["ema"] if config.ema_decay is not None else [])]
-        outputs = {"model": "policy"} | {name: name for name in copies if name in state.models}
         return run.finish(
             stopped=stopped,
             metrics=last_metrics(run),
-            outputs={name: str(chosen / directory) for name, directory in outputs.items()},
+            outputs=result_of(state, run.path, chosen),
             next_command=f"prefloop report {run.quoted}",
         )
 

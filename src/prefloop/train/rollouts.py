@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -23,6 +24,7 @@ from prefloop.functional.masked import masked_mean
 from prefloop.models.batching import TokenBatch, collate, micro_batches
 from prefloop.models.chat import Chat, Encoded
 from prefloop.models.forward import compare_to_reference, logprobs_and_values, token_values
+from prefloop.models.lora import adapters_off, merged
 from prefloop.reward.scorer import Response, Scorer
 from prefloop.reward.shaping import shape_scores
 from prefloop.rollout.engine import Sampled, sample
@@ -39,6 +41,7 @@ class Players:
 
     policy: PreTrainedModel
     reference: PreTrainedModel
+    """The policy itself stands for what it is without its adapters."""
     value: PreTrainedModel | nn.Linear | None
     """A model of its own, or a head on the policy's trunk."""
     scorer: Scorer
@@ -127,15 +130,16 @@ class Collector:
         config, players = self.config, self.players
         rows = [row for row in index for _ in range(self.algorithm.group_size)]
         prompts, encoded = [self.prompts[row] for row in rows], [self.encoded[row] for row in rows]
-        sampled = sample(
-            players.policy,
-            encoded,
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            stop_ids=players.chat.stop_ids,
-            pad_id=players.chat.pad_id,
-            seed=seed,
-        )
+        with merged(players.policy):
+            sampled = sample(
+                players.policy,
+                encoded,
+                max_new_tokens=config.max_new_tokens,
+                temperature=config.temperature,
+                stop_ids=players.chat.stop_ids,
+                pad_id=players.chat.pad_id,
+                seed=seed,
+            )
         texts = [players.chat.decode(row.ids) for row in sampled]
         finished = [row.finish_reason == "stop" for row in sampled]
         raw, spread = players.scorer.score_with_spread(
@@ -158,14 +162,15 @@ class Collector:
         config, players = self.config, self.players
         number = config.shaping.num_reference_samples
         prompts = [self.prompts[row] for row in index for _ in range(number)]
-        responses = respond(
-            players.reference,
-            players.chat,
-            prompts,
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            seed=_seed(seed, number),
-        )
+        with adapters_off(players.policy) if players.reference is players.policy else contextlib.nullcontext():
+            responses = respond(
+                players.reference,
+                players.chat,
+                prompts,
+                max_new_tokens=config.max_new_tokens,
+                temperature=config.temperature,
+                seed=_seed(seed, number),
+            )
         answers = [Response(each.text, each.finish_reason == "stop") for each in responses]
         scores = players.scorer.score(prompts, answers)
         return torch.tensor(scores).view(-1, number).repeat_interleave(self.algorithm.group_size, dim=0)
