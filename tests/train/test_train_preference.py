@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -31,13 +32,12 @@ def read_rows(path):
 
 @pytest.fixture(scope="module")
 def preference(prefloop, data, sft_run, tmp_path_factory):
-    """`train preference` on the tiny policy and pairs, settings appended (a later one wins)."""
+    """`train preference` on the tiny policy and, unless other data is given, on the pairs; a later setting wins."""
 
     def call(*settings, out=None):
-        return prefloop(
-            *("train preference", "--model", sft_run.run, "--data", data / "pairs.jsonl"),
-            *("--out", out or tmp_path_factory.mktemp("preference"), *settings),
-        )
+        words = ("--model", sft_run.run, "--out", out or tmp_path_factory.mktemp("preference"))
+        pairs = () if "--data" in settings else ("--data", data / "pairs.jsonl")
+        return prefloop("train preference", *words, *pairs, *settings)
 
     return call
 
@@ -129,13 +129,13 @@ def tuned(preference):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_micro_batches_change_neither_loss_nor_gradient(preference, sft_run, tuned, loss):
-    words = ("--model", tuned.run, "--reference", sft_run.run, "--loss", loss, "--batch-size", 40)
+    words = ("--model", sft_run.run, "--reference", tuned.run, "--loss", loss, "--batch-size", 40)
     whole, split = (preference(*words, "--token-budget", budget).metrics()[0] for budget in (10**6, 128))
     assert whole.keys() == split.keys()
     for key in whole.keys() - {"step", "time/step_seconds"}:
         assert split[key] == pytest.approx(whole[key], rel=1e-5, abs=1e-6), key
     if loss == "kto":
-        # Chosen words became more likely whatever the prompt, so the mismatched ones are evidence of a KL.
+        # Seen from the tuned policy, the other one likes the rejected words far too much, whatever the prompt.
         assert whole["preference/reference_point"] > 0
 
 
@@ -147,9 +147,9 @@ def test_the_first_step_of_kto_by_plain_transformers(preference, sft_run, tuned,
         {"prompt": "name a lamp", "completion": "sun fog", "label": False},
     ]
     path = write_rows(tmp_path / "rows.jsonl", rows)
-    words = ("--model", tuned.run, "--reference", sft_run.run, "--loss", "kto", "--data", path, "--eval-fraction", 0)
+    words = ("--model", sft_run.run, "--reference", tuned.run, "--loss", "kto", "--data", path, "--eval-fraction", 0)
     row = preference(*words, "--settings.beta", 0.2, "--settings.desirable-weight", 1.4).metrics()[0]
-    policy, reference = (AutoModelForCausalLM.from_pretrained(path) for path in (tuned.model, sft_run.model))
+    policy, reference = (AutoModelForCausalLM.from_pretrained(path) for path in (sft_run.model, tuned.model))
     chat = load_policy(sft_run.model)[1]
 
     def ratio(prompt, response):
@@ -178,7 +178,7 @@ def test_pairs_are_labelled_responses_to_kto(preference, unpaired):
 def test_the_weight_of_a_file_holds_for_both_kinds_of_its_pairs(preference, tuned, sft_run, data, tmp_path):
     rows = read_rows(data / "pairs.jsonl")
     first, second = (write_rows(tmp_path / f"{part}.jsonl", rows[part : part + 6]) for part in (0, 6))
-    words = ("--model", tuned.run, "--reference", sft_run.run, "--loss", "kto", "--eval-fraction", 0)
+    words = ("--model", sft_run.run, "--reference", tuned.run, "--loss", "kto", "--eval-fraction", 0)
     doubled = preference(*words, "--data", first, f"{second}@2").metrics()[0]
     plain = preference(*words, "--data", first, second).metrics()[0]
     scaled = preference(*words, "--data", f"{first}@3", f"{second}@6").metrics()[0]
@@ -314,20 +314,17 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_cache_that_does_not_fit_is_computed_again(preference, broken_off, tmp_path, tuned, damage):
     folder = broken_off(*STEADY)
-    original = load_file(folder / "logprobs.safetensors")
+    original = (folder / "logprobs.safetensors").read_bytes()
     problem = DAMAGES[damage](folder)
     resumed = preference(*STEADY, out=tmp_path / "run")
     warning = f"warning: {folder} is not used: {problem}; computing the reference's log-probabilities again"
     assert warning in resumed.said.splitlines()
     assert_same_end(resumed, tuned)
-    again = load_file(folder / "logprobs.safetensors")
-    assert original.keys() == again.keys() and all(torch.equal(original[name], again[name]) for name in original)
+    assert (folder / "logprobs.safetensors").read_bytes() == original
 
 
 def test_the_cache_is_really_what_a_resumed_run_trains_on(preference, broken_off, tmp_path, tuned):
     """Values that were changed together with their checksum reach the loss."""
-    import hashlib
-
     folder = broken_off(*STEADY, step=1)
     stored = load_file(folder / "logprobs.safetensors")
     save_file({name: values + torch.tensor([1.0, 0.0]) for name, values in stored.items()}, folder / "x")
