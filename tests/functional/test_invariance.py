@@ -12,15 +12,17 @@ from torch import Tensor
 from prefloop.functional.advantages import broadcast_to_tokens, explained_variance, gae, shape_rewards
 from prefloop.functional.batch import LossOutput
 from prefloop.functional.losses import (
-    Reduction,
     bradley_terry_loss,
     clipped_policy_loss,
     clipped_value_loss,
+    kl_loss,
     loss_denominator,
     nll_loss,
     policy_gradient_loss,
+    sequence_ratio_loss,
 )
 from prefloop.functional.preference import dpo_loss, ipo_loss, kto_loss, kto_reference_point, robust_dpo_loss
+from prefloop.functional.reduction import Reduction
 
 NUM_ROWS, LENGTH, MAX_LENGTH = 8, 6, 10
 # A loss of what is trained [B, T], two other tensors [B, T], the mask and the denominator of the whole step.
@@ -35,7 +37,7 @@ def token_losses() -> dict[str, tuple[TokenLoss, Reduction]]:
             "token",
         ),
     }
-    reductions: tuple[Reduction, ...] = ("token", "sequence", "constant")
+    reductions: tuple[Reduction, ...] = ("token", "sequence", "response", "constant")
     for reduction in reductions:
         losses[f"ppo {reduction}"] = (
             lambda x, old, other, mask, n, r=reduction: clipped_policy_loss(
@@ -49,6 +51,18 @@ def token_losses() -> dict[str, tuple[TokenLoss, Reduction]]:
             ),
             reduction,
         )
+        losses[f"kl {reduction}"] = (
+            lambda x, old, other, mask, n, r=reduction: kl_loss(
+                x, old, other, mask, estimator="k3", denominator=n, reduction=r
+            ),
+            reduction,
+        )
+    losses["gspo"] = (
+        lambda x, old, other, mask, n: sequence_ratio_loss(
+            x, old, other, mask, clip_range=0.2, clip_range_high=0.3, denominator=n
+        ),
+        "sequence",
+    )
     return losses
 
 
@@ -86,8 +100,9 @@ def test_padding_changes_no_loss_gradient_or_metric(name: str, seed: int, column
     assert padded.loss.item() == pytest.approx(plain.loss.item(), rel=1e-12)
     torch.testing.assert_close(padded_gradient[:, :LENGTH], plain_gradient, rtol=1e-12, atol=1e-14)
     assert padded_gradient[~wider].eq(0).all()
-    for metric, value in plain.metrics.items():
-        assert padded.metrics[metric].item() == pytest.approx(value.item(), rel=1e-12, abs=1e-14), metric
+    for metric, value in {**plain.metrics, **plain.token_sums}.items():
+        found = {**padded.metrics, **padded.token_sums}[metric].item()
+        assert found == pytest.approx(value.item(), rel=1e-12, abs=1e-14), metric
 
 
 @given(seed=st.integers(0, 2**31), columns=st.integers(0, 3), garbage=st.sampled_from([math.nan, math.inf, 3.0]))
@@ -111,8 +126,8 @@ def test_padding_changes_no_reward_advantage_or_explained_variance(seed: int, co
 def assert_same_step(outputs: list[LossOutput], whole: LossOutput) -> None:
     """The parts' losses and metrics add up to the whole's; maxima combine by maximum."""
     assert sum(part.loss.item() for part in outputs) == pytest.approx(whole.loss.item(), abs=1e-12)
-    for metric, value in whole.metrics.items():
-        parts = [part.metrics[metric].item() for part in outputs]
+    for metric, value in {**whole.metrics, **whole.token_sums}.items():
+        parts = [{**part.metrics, **part.token_sums}[metric].item() for part in outputs]
         combined = max(parts) if metric.endswith("_max") else sum(parts)
         assert combined == pytest.approx(value.item(), abs=1e-12), metric
 

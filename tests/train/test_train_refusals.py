@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification
 from prefloop.data.dialogue import prompt_id_of
 from prefloop.data.split import split_of
 from prefloop.models.load import load_policy, save_model
+from prefloop.train.algorithms import ALGORITHMS
 from prefloop.types import Message
 
 
@@ -261,7 +262,7 @@ def test_a_reward_function_that_is_not_there(tune, data, tmp_path):
 def test_unknown_algorithms(tune, data, tmp_path):
     words = ("--reward", f"{data / 'rewards.py'}:short")
     assert tune(*words, "--algorithm", "pppo").problem == (
-        "algorithm: unknown algorithm 'pppo'; known: ppo, rloo, or file.py:Class"
+        f"algorithm: unknown algorithm 'pppo'; known: {', '.join(ALGORITHMS)}, or file.py:Class"
     )
     assert tune(*words, "--algorithm", f"{data / 'rewards.py'}:short").problem == (
         f"algorithm: {data / 'rewards.py'}:short is no Algorithm class; subclass prefloop.train.algorithms.Algorithm"

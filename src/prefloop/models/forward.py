@@ -7,7 +7,7 @@ The language-model head runs on response positions only.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prefloop.functional.kl import full_kl
@@ -47,6 +47,26 @@ def response_logprobs(model: PreTrainedModel, batch: TokenBatch, *, temperature:
         response_logits(model, batch), batch.input_ids[batch.response_mask], temperature=temperature
     )
     return scatter_response(logprobs, batch.response_mask)
+
+
+def logprobs_and_values(
+    model: PreTrainedModel, head: nn.Linear, batch: TokenBatch, *, temperature: float, trains_trunk: bool = True
+) -> tuple[Tensor, Tensor]:
+    """`response_logprobs`, and the values that a head on the same trunk gives before each response token, [B, T] each.
+
+    Both come from one pass. The values are in units of normalised scores; without `trains_trunk` their gradient stops
+    at the head.
+    """
+    predicts = _predicts(batch.response_mask)
+    if model.config.model_type in PLAIN_HEAD:
+        hidden = _hidden(model, batch.input_ids)[:, :-1][predicts]
+        logits = model.get_output_embeddings()(hidden)
+    else:
+        output = model(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True)
+        hidden, logits = output.hidden_states[-1][:, :-1][predicts], output.logits[:, :-1][predicts]
+    logprobs = token_logprobs(logits, batch.input_ids[batch.response_mask], temperature=temperature)
+    values = head(hidden if trains_trunk else hidden.detach()).squeeze(-1).float()
+    return scatter_response(logprobs, batch.response_mask), scatter_response(values, batch.response_mask)
 
 
 @torch.no_grad()

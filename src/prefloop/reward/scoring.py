@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prefloop.models.batching import collate, micro_batches
-from prefloop.models.chat import Chat
+from prefloop.models.chat import Chat, Encoded
 from prefloop.models.forward import sequence_scores
 from prefloop.models.load import load_reward_model
 from prefloop.reward.user_code import file_of, is_user_code, load_user_object, user_error
@@ -50,13 +50,17 @@ class RewardModel:
     def __init__(self, model: PreTrainedModel, chat: Chat, *, version: str, token_budget: int = 4096) -> None:
         self.model, self.chat, self.version, self.token_budget = model.eval(), chat, version, token_budget
 
-    @torch.no_grad()
-    def raw_scores(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
-        """Scores as plain transformers gives them."""
-        rows = [
+    def encode(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Encoded]:
+        """The tokens that the model sees: a finished response ends with its stop token, as in training."""
+        return [
             self.chat.encode_response(prompt.messages, response.text, finished=response.finished)
             for prompt, response in zip(prompts, responses, strict=True)
         ]
+
+    @torch.no_grad()
+    def raw_scores(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
+        """Scores as plain transformers gives them."""
+        rows = self.encode(prompts, responses)
         scores = [0.0] * len(rows)
         for index in micro_batches([len(row.ids) for row in rows], token_budget=self.token_budget):
             batch = collate([rows[row] for row in index], pad_id=self.chat.pad_id, device=self.model.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import (
     ConfigDict,
@@ -175,24 +175,45 @@ class PolicyConfig(TrainConfig):
     """Sampling temperature; divides the logits in every pass alike."""
     skip_bad: bool = False
     """Leave unusable or over-long prompts out instead of stopping."""
+    kl_penalty: Literal["reward", "loss_k2", "loss_k3"] = "reward"
+    """Where the KL penalty acts: per token in the reward (k1, the gradient of the sequence KL), or as a loss of its own
+    by the estimator k2 or k3."""
     kl_coef: NonNegativeFloat = 0.05
-    """Weight of the per-token KL penalty in the reward (first value, if kl_target is set)."""
+    """Weight of the KL penalty (first value, if kl_target is set)."""
     kl_target: PositiveFloat | None = None
     """Adapt kl_coef so that the sequence KL (nats per response) comes near this."""
     kl_horizon: PositiveInt = 10
     """Time constant of the adaptive coefficient, in rounds of sampling."""
     kl_budget: PositiveFloat | None = DEFAULT_KL_BUDGET
     """Stop at the last checkpoint whose exact KL (kl/full, nats per response) is inside this; none: no limit."""
+    reference_refresh_every: PositiveInt | None = None
+    """Make the policy the reference after every so many steps; none: the reference is frozen."""
     score_clip: PositiveFloat = 5.0
     """Normalised scores are clipped to +- this."""
     truncated_score: float | None = None
     """Score of a response cut off by max_new_tokens; by default it keeps the scorer's."""
+    ptx_data: tuple[str, ...] = ()
+    """Demonstrations, or plain text (.txt, .txt.gz), whose likelihood is held up beside the reward (PPO-ptx)."""
+    ptx_coef: PositiveFloat = 1.0
+    """Weight of the loss on ptx_data, in nats per token, against the policy loss."""
+    ptx_batch_size: PositiveInt = 32
+    """Rows of ptx_data in one optimiser step."""
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Keep an exponential moving average of the policy's weights (output "ema"), with this decay a step."""
+    eval_reward: str | None = None
+    """Held-out scorer, trained on other annotators' labels: names the best checkpoint, which is then the result."""
+    eval_prompts: tuple[str, ...] = ()
+    """Files with the prompts of the held-out evaluation."""
+    eval_every: PositiveInt = 10
+    """Steps between held-out evaluations."""
+    patience: PositiveInt | None = None
+    """Stop after this many held-out evaluations without a new best."""
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5, schedule="constant", warmup_fraction=0.0)
     """Optimiser of the policy."""
     value_optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5, schedule="constant", warmup_fraction=0.0)
     """Optimiser of the value model, for algorithms that have one."""
     save_rollouts: NonNegativeInt = 16
-    """Responses of each step stored under rollouts/ (a multiple of nothing; the first ones of the batch)."""
+    """Responses of each step stored under rollouts/: the first ones of the batch."""
 
     @model_validator(mode="after")
     def _kl_settings(self) -> PolicyConfig:
@@ -200,20 +221,41 @@ class PolicyConfig(TrainConfig):
             raise ValueError("kl_target adapts kl_coef by factors, which leave 0 at 0: give a kl_coef above 0")
         if self.kl_budget is None:
             return self
+        if self.reference_refresh_every is not None:
+            raise ValueError(
+                "kl_budget would bound the KL since the last refresh only: give kl_budget none with a refresh"
+            )
         if self.kl_target is not None and self.kl_target >= self.kl_budget:
             raise ValueError(f"kl_target {self.kl_target:g} is not inside kl_budget {self.kl_budget:g}")
         if self.keep_checkpoints < 2:
             raise ValueError("keep_checkpoints must be at least 2 with a kl_budget: the newest may lie outside it")
         return self
 
+    @model_validator(mode="after")
+    def _held_out(self) -> PolicyConfig:
+        if (self.eval_reward is None) != (not self.eval_prompts):
+            raise ValueError("eval_reward and eval_prompts belong together: give both or neither")
+        if self.eval_reward is not None and self.eval_reward == self.reward:
+            raise ValueError("eval_reward is the reward itself: the best checkpoint is never chosen by the proxy score")
+        if self.patience is not None and self.eval_reward is None:
+            raise ValueError("patience needs a held-out evaluation: give eval_reward and eval_prompts")
+        return self
+
 
 def policy_config(algorithm: str | None) -> type[PolicyConfig]:
-    """The config class of one algorithm: PolicyConfig with that algorithm's settings as section `settings`."""
+    """The config class of one algorithm: PolicyConfig with that algorithm's settings as section `settings`, and with
+    the loop's defaults as its paper has them."""
     settings = algorithm_settings(algorithm or PolicyConfig.model_fields["algorithm"].default)
+    fields = {name: PolicyConfig.model_fields[name] for name in settings.loop_defaults}
+    defaults: dict[str, Any] = {
+        name: (field.annotation, field.merge_field_infos(field, default=settings.loop_defaults[name]))
+        for name, field in fields.items()
+    }
     made: type[PolicyConfig] = create_model(
         "PolicyConfig",
         __base__=PolicyConfig,
         __doc__=PolicyConfig.__doc__,
+        **defaults,
         settings=(settings, Field(default=settings(), description=f"Settings of the algorithm: {settings.__doc__}")),
     )
     return made

@@ -46,6 +46,8 @@ class TrainState:
     optimizers: dict[str, torch.optim.AdamW]
     step: int = 0
     """Finished steps."""
+    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """Trained tensors that no directory of `models` holds, by name: a value head."""
     kl_coef: float = 0.0
     recent_kl: list[float] = field(default_factory=list)
     """Exact sequence KL of the newest responses, for the budget."""
