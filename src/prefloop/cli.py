@@ -83,10 +83,12 @@ COMMANDS: dict[str, Command] = {
         example="prefloop train reward --model runs/sft --data pairs.jsonl --out runs/reward",
     ),
     "train preference": Command(
-        config="prefloop.train.config:PreferenceConfig",
+        config="prefloop.train.config:preference_config",
         run="prefloop.train.preference:train",
-        summary="Tune a policy on preference pairs, without a reward model.",
+        summary="Tune a policy on preference pairs or labelled responses, without a reward model.",
         example="prefloop train preference --model runs/sft --data pairs.jsonl --out runs/dpo",
+        variant="loss",
+        variants="prefloop.train.preference_losses:LOSSES",
     ),
     "train policy": Command(
         config="prefloop.train.config:policy_config",

@@ -9,7 +9,6 @@ from prefloop.functional.losses import (
     bradley_terry_loss,
     clipped_policy_loss,
     clipped_value_loss,
-    dpo_loss,
     kl_loss,
     loss_denominator,
     nll_loss,
@@ -265,64 +264,14 @@ def test_only_centring_sees_a_common_shift_of_the_scores() -> None:
     assert here == pytest.approx(shifted)
 
 
-def test_dpo_by_hand() -> None:
-    chosen, rejected = doubles(-10, -20, -5).requires_grad_(), doubles(-12, -18, -5)
-    ref_chosen, ref_rejected = doubles(-11, -19, -6), doubles(-11, -19, -6)
-    # Log ratios chosen 1, -1, 1 and rejected -1, 1, 1: margins 2, -2, 0 times beta.
-    output = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=0.5, denominator=3)
-    assert output.loss.item() == pytest.approx((softplus(-1) + softplus(1) + LN2) / 3)
-    expected = [-0.5 / (1 + math.exp(m)) / 3 for m in (1, -1, 0)]
-    assert torch.autograd.grad(output.loss, chosen)[0].tolist() == pytest.approx(expected)
-    assert numbers(dict(output.metrics)) == pytest.approx(
-        {
-            "preference/loss": output.loss.item(),
-            "preference/accuracy": 0.5,
-            "preference/margin": 0.0,
-            "preference/chosen_reward": 0.5 * 1 / 3,
-            "preference/rejected_reward": 0.5 * 1 / 3,
-        }
-    )
-
-
-def test_dpo_weights_and_label_smoothing_by_hand() -> None:
-    chosen, rejected, reference = doubles(2, 3), doubles(1, -2), doubles(0, 0)
-    weights = doubles(1, 3)
-    output = dpo_loss(
-        chosen, rejected, reference, reference, beta=1.0, label_smoothing=0.1, weights=weights, denominator=4
-    )
-    # Margins 1 and 5; a tenth of the labels is taken to be flipped.
-    expected = (0.9 * softplus(-1) + 0.1 * softplus(1) + 3 * (0.9 * softplus(-5) + 0.1 * softplus(5))) / 4
-    assert numbers(dict(output.metrics)) == pytest.approx(
-        {
-            "preference/loss": expected,
-            "preference/accuracy": 1.0,
-            "preference/margin": (1 + 3 * 5) / 4,
-            "preference/chosen_reward": (2 + 3 * 3) / 4,
-            "preference/rejected_reward": (1 + 3 * -2) / 4,
-        }
-    )
-
-
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
-def test_dpo_at_the_reference_and_bradley_terry_at_margin_zero_are_log_2(label_smoothing: float) -> None:
-    chosen, rejected = doubles(-10, -3), doubles(-2, -7)
-    dpo = dpo_loss(chosen, rejected, chosen, rejected, beta=0.1, label_smoothing=label_smoothing, denominator=2)
-    assert dpo.loss.item() == pytest.approx(LN2)
-    assert dpo.metrics["preference/accuracy"].item() == 0.5
-    assert bradley_terry_loss(chosen, chosen, denominator=2).loss.item() == pytest.approx(LN2)
-
-
-def test_dpo_is_bradley_terry_on_implicit_rewards() -> None:
-    chosen, rejected, ref_chosen, ref_rejected = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)).double()
-    dpo = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=0.3, denominator=5)
-    bradley_terry = bradley_terry_loss(0.3 * (chosen - ref_chosen), 0.3 * (rejected - ref_rejected), denominator=5)
-    assert dpo.loss.item() == pytest.approx(bradley_terry.loss.item())
+def test_bradley_terry_at_margin_zero_is_log_2() -> None:
+    scores = doubles(-10, -3)
+    assert bradley_terry_loss(scores, scores, denominator=2).loss.item() == pytest.approx(LN2)
 
 
 def test_far_margins_do_not_overflow() -> None:
     far, zero = torch.tensor([500.0, -500.0]), torch.zeros(2)
     assert bradley_terry_loss(far, zero, denominator=1).loss.item() == 500
-    assert dpo_loss(far, zero, zero, zero, beta=1.0, denominator=1).loss.item() == 500
 
 
 def test_gradients_agree_with_finite_differences() -> None:
@@ -332,7 +281,7 @@ def test_gradients_agree_with_finite_differences() -> None:
         return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
     logprobs, old, advantages = random(3, 4).requires_grad_(), random(3, 4), random(3, 4)
-    a, b, ref_a, ref_b = random(5).requires_grad_(), random(5).requires_grad_(), random(5), random(5)
+    a, b = random(5).requires_grad_(), random(5).requires_grad_()
     weights = random(5).abs()
     for reduction in REDUCTIONS:
         assert torch.autograd.gradcheck(
@@ -356,7 +305,4 @@ def test_gradients_agree_with_finite_differences() -> None:
     )
     assert torch.autograd.gradcheck(
         lambda x, y: bradley_terry_loss(x, y, weights=weights, centering_coef=0.1, denominator=5).loss, (a, b)
-    )
-    assert torch.autograd.gradcheck(
-        lambda x, y: dpo_loss(x, y, ref_a, ref_b, beta=0.7, label_smoothing=0.1, denominator=5).loss, (a, b)
     )

@@ -1,4 +1,4 @@
-"""The losses: supervised, policy, value, Bradley-Terry, DPO. Each is a sum over a micro-batch divided by a denominator.
+"""The losses: supervised, policy, value, Bradley-Terry. Each is a sum over a micro-batch divided by a denominator.
 
 The denominator is always that of the whole optimiser step, all micro-batches and ranks together (`loss_denominator`):
 then the gradients of micro-batches add up to the gradient of the step, however it was split. A mean per micro-batch
@@ -239,42 +239,6 @@ def bradley_terry_loss(
             "reward/loss": loss.detach(),
             "reward/accuracy": _weighted(_correct(margin), weights) / denominator,
             "reward/margin": _weighted(margin, weights) / denominator,
-        }
-    return LossOutput(loss, metrics)
-
-
-def dpo_loss(
-    chosen_logprobs: Tensor,
-    rejected_logprobs: Tensor,
-    ref_chosen: Tensor,
-    ref_rejected: Tensor,
-    *,
-    beta: float,
-    label_smoothing: float = 0.0,
-    weights: Tensor | None = None,
-    denominator: Tensor | float,
-) -> LossOutput:
-    """Direct preference optimisation, Rafailov et al. (2023), equation 7; label smoothing as in Mitchell's cDPO (2023).
-
-        r(y) = beta log(pi(y) / ref(y));    m = r(chosen) - r(rejected)
-        L = w (-(1 - label_smoothing) log sigmoid(m) - label_smoothing log sigmoid(-m))
-
-    Log-probabilities [B] are sums over the response, not means. `denominator` as in `bradley_terry_loss`. Metrics:
-    `preference/loss`; `preference/accuracy`, a tie counts one half; `preference/margin`, mean m;
-    `preference/chosen_reward` and `preference/rejected_reward`, the implicit rewards r, in nats times beta.
-    """
-    chosen_reward = beta * (chosen_logprobs - ref_chosen)
-    rejected_reward = beta * (rejected_logprobs - ref_rejected)
-    margin = chosen_reward - rejected_reward
-    per_pair = -(1.0 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
-    loss = _weighted(per_pair, weights) / denominator
-    with torch.no_grad():
-        metrics = {
-            "preference/loss": loss.detach(),
-            "preference/accuracy": _weighted(_correct(margin), weights) / denominator,
-            "preference/margin": _weighted(margin, weights) / denominator,
-            "preference/chosen_reward": _weighted(chosen_reward, weights) / denominator,
-            "preference/rejected_reward": _weighted(rejected_reward, weights) / denominator,
         }
     return LossOutput(loss, metrics)
 

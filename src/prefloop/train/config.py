@@ -21,6 +21,7 @@ from prefloop.config import Section
 from prefloop.models.config import LoraConfig, ScratchConfig
 from prefloop.reward.config import ScoringConfig, ShapingConfig
 from prefloop.train.algorithms import algorithm_settings
+from prefloop.train.preference_losses import loss_settings
 
 DEFAULT_KL_BUDGET = 2.0
 """Nats per response: chosen on seed 0 of the simulated world, whose answers have about 15 words."""
@@ -153,18 +154,28 @@ class RewardConfig(OfflineConfig):
 
 
 class PreferenceConfig(OfflineConfig):
-    """Preference optimisation without rollouts (DPO)."""
+    """Preference optimisation without rollouts: on preference pairs, or on single responses with a label."""
 
     model: str
     """Model directory or run to start from (the SFT model)."""
     reference: str | None = None
     """Reference policy; by default the starting weights."""
-    loss: Literal["dpo"] = "dpo"
+    loss: str = "dpo"
     """Preference loss."""
-    beta: PositiveFloat = 0.1
-    """Strength of the pull towards the reference."""
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    """Assumed share of wrong labels (conservative DPO)."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters instead of all weights."""
+
+
+def preference_config(loss: str | None) -> type[PreferenceConfig]:
+    """The config class of one preference loss: PreferenceConfig with that loss's settings as section `settings`."""
+    settings = loss_settings(loss or PreferenceConfig.model_fields["loss"].default)
+    made: type[PreferenceConfig] = create_model(
+        "PreferenceConfig",
+        __base__=PreferenceConfig,
+        __doc__=PreferenceConfig.__doc__,
+        settings=(settings, Field(default=settings(), description=f"Settings of the loss: {settings.__doc__}")),
+    )
+    return made
 
 
 class PolicyConfig(TrainConfig):

@@ -43,21 +43,16 @@ class OnlineDPO(Algorithm):
         """The DPO loss of the pairs that have an order, averaged over all pairs."""
         import torch
 
-        from prefloop.functional.losses import dpo_loss
         from prefloop.functional.masked import masked_mean, masked_sum
+        from prefloop.functional.preference import dpo_loss, log_ratio
 
         mask = batch.response_mask
-        sums, ref_sums = (masked_sum(x, mask, dim=1).view(-1, 2) for x in (logprobs, batch.ref_logprobs))
+        sums, ref_sums = (masked_sum(x, mask, dim=1) for x in (logprobs, batch.ref_logprobs))
+        first, second = log_ratio(sums, ref_sums).view(-1, 2).unbind(dim=1)
         order = masked_mean(advantages, mask, dim=1).view(-1, 2)[:, 0]
-        first_wins = order > 0
-        chosen, rejected, ref_chosen, ref_rejected = (
-            torch.where(first_wins, x[:, better], x[:, 1 - better]) for x in (sums, ref_sums) for better in (0, 1)
-        )
         return dpo_loss(
-            chosen,
-            rejected,
-            ref_chosen,
-            ref_rejected,
+            torch.where(order > 0, first, second),
+            torch.where(order > 0, second, first),
             beta=self.beta,
             # A response that is masked out leaves nothing to compare.
             weights=order.abs() * mask.any(dim=1).view(-1, 2).all(dim=1),
