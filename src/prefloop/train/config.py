@@ -288,6 +288,21 @@ class PolicyConfig(TrainConfig):
         return self
 
 
+class InterpolateConfig(Section):
+    """A model whose weights lie between those of two others."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    base: str
+    """Model directory or run at weight 0 (the SFT model)."""
+    tuned: str
+    """Model directory or run at weight 1 (what was tuned from it)."""
+    out: str
+    """Directory to make."""
+    weight: float = Field(0.5, ge=0, le=1)
+    """How far to go from base to tuned."""
+
+
 def policy_config(algorithm: str | None) -> type[PolicyConfig]:
     """The config class of one algorithm: PolicyConfig with that algorithm's settings as section `settings`, and with
     the loop's defaults as its paper has them."""
