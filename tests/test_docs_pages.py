@@ -226,7 +226,8 @@ def test_no_table_has_a_setting_that_does_not_exist() -> None:
 def test_every_default_has_a_source() -> None:
     for name, table in _documented().items():
         for field, (default, source) in table.items():
-            derived = default == "required" or default.startswith("`OptimizerConfig`") or default == "`ScratchConfig`"
+            sections = ("`OptimizerConfig`", "`ScratchConfig`", "`ScoringConfig`", "`ShapingConfig`")
+            derived = default == "required" or default.startswith(sections)
             assert source or derived, f"{name}.{field}"
 
 
