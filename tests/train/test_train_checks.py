@@ -138,13 +138,13 @@ def test_a_stop_token_stripped_before_scoring(tune, reward_run, monkeypatch):
 
 
 def test_a_score_read_at_a_pad_token(tune, reward_run, monkeypatch):
-    from prefloop.reward import scoring
+    from prefloop.reward import model as reward_model
 
     def at_the_last_column(model, batch):
         hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
         return model.score(hidden[:, -1]).squeeze(-1)
 
-    monkeypatch.setattr(scoring, "sequence_scores", at_the_last_column)
+    monkeypatch.setattr(reward_model, "sequence_scores", at_the_last_column)
     outcome = tune("--reward", reward_run.run, "--num-steps", 2)
     assert assert_stopped(outcome, "score_padding", "reads its score at a pad token") == "reward"
 
