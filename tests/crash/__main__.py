@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import json
+import multiprocessing
 import os
 import random
 import sys
@@ -30,7 +31,6 @@ def main() -> int:
     """Run the experiments that the flags ask for."""
     from tests.crash.experiments import (
         BETWEEN,
-        Tally,
         damage_files,
         interrupt,
         kill_anywhere,
@@ -49,24 +49,27 @@ def main() -> int:
     wholes = {job.name: run_whole(job, root / "whole" / job.name) for job in jobs}
     struck = [name for name in WRITERS if name in wholes] or names[:1]
 
-    def planned():
-        for name in names:
-            yield kill_anywhere, name, flags.kills
-        for name in names:
-            yield interrupt, name, flags.signals
-        for name in struck:
-            yield kill_while_writing, name, flags.writes // len(struck)
-            yield damage_files, name, flags.damages // len(struck)
-
-    def run(plan) -> Tally:
-        experiment, name, count = plan
-        generator = random.Random(f"{flags.seed} {experiment.__name__} {name}")
-        tally = experiment(wholes[name], root / experiment.__name__ / name, generator, count)
-        print(_row(tally), file=sys.stderr, flush=True)
-        return tally
-
-    with concurrent.futures.ThreadPoolExecutor(flags.processes) as pool:
-        tallies = list(pool.map(run, [plan for plan in planned() if plan[2]]))
+    plans = [(kill_anywhere, name, flags.kills) for name in names]
+    plans += [(interrupt, name, flags.signals) for name in names]
+    plans += [(kill_while_writing, name, flags.writes // len(struck)) for name in struck]
+    plans += [(damage_files, name, flags.damages // len(struck)) for name in struck]
+    tallies = []
+    # Processes, not threads: multiprocessing looks after all children of a process at once.
+    with concurrent.futures.ProcessPoolExecutor(flags.processes, multiprocessing.get_context("spawn")) as pool:
+        futures = [
+            pool.submit(
+                experiment,
+                wholes[name],
+                root / experiment.__name__ / name,
+                random.Random(f"{flags.seed} {experiment.__name__} {name}"),
+                count,
+            )
+            for experiment, name, count in plans
+            if count
+        ]
+        for future in futures:
+            tallies.append(future.result())
+            print(_row(tallies[-1]), file=sys.stderr, flush=True)
     seconds = time.monotonic() - started
     between = sum(tally.landed.get(BETWEEN, 0) for tally in tallies)
     if flags.kills and set(names) - {*OFFLINE} and not between:

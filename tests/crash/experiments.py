@@ -5,6 +5,7 @@ Each goes on until its run is finished and compares the end with that of an unbr
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import shutil
@@ -115,7 +116,7 @@ def kill_while_writing(whole: Whole, root: Path, generator: random.Random, num_k
                 return
         time.sleep(10 ** generator.uniform(-5, -1.5))
         if attempt.send(signal.SIGKILL) is not None:
-            hidden = [path.name for path in (run / "checkpoints").glob(".step-*")]
+            hidden = _in_hand(attempt, run)
             deleted = any(name.endswith(".old.tmp") for name in hidden)
             tally.note("while one was deleted" if deleted else "before the rename" if hidden else "after the rename")
 
@@ -128,7 +129,10 @@ def interrupt(whole: Whole, root: Path, generator: random.Random, num_signals: i
     tally = Tally("Ctrl-C or SIGTERM", whole.job.name)
 
     def strike(attempt: Attempt, run: Path) -> None:
-        if attempt.wait(generator.uniform(0.2, 1) * whole.seconds) is not None:
+        # A signal before the command has begun is Python's business, not ours.
+        while attempt.wait(0.001) is None and not attempt.said.stat().st_size:
+            pass
+        if attempt.wait(generator.uniform(0, 0.8) * whole.seconds) is not None:
             return
         code = attempt.send(generator.choice((signal.SIGINT, signal.SIGTERM)))
         if code is None or code == 0:
@@ -153,17 +157,17 @@ def _until(tally: Tally, whole: Whole, root: Path, num_events: int, strike: Stri
         run = root / f"{tally.runs:03d}" / "run"
         for _ in range(200):
             attempt = Attempt(whole.job.in_directory(run), run.parent)
-            started = time.monotonic()
+            started, before = time.monotonic(), tally.events
             if tally.events < num_events:
                 strike(attempt, run)
-            code = attempt.wait()
+            code, struck = attempt.wait(), tally.events > before
             said = attempt.said.read_text()
             tally.resumed += "resuming from" in said
             if code == 0:
                 # The machine may have become faster: strikes must not come too late.
                 whole.seconds = min(whole.seconds, time.monotonic() - started)
                 break
-            if code not in (130, -signal.SIGKILL, -signal.SIGTERM):
+            if not struck:
                 tally.failures.append(f"{run}: exit code {code}: {said.strip().splitlines()[-1:]}")
                 return
         else:
@@ -174,7 +178,7 @@ def _until(tally: Tally, whole: Whole, root: Path, num_events: int, strike: Stri
 
 def _where(attempt: Attempt, run: Path, whole: Whole) -> str:
     """Where in the run a kill fell."""
-    if any((run / "checkpoints").glob(".step-*")):
+    if _in_hand(attempt, run):
         return "while a checkpoint was written or deleted"
     if attempt.num_updates == 0:
         return "before the first update"
@@ -184,14 +188,23 @@ def _where(attempt: Attempt, run: Path, whole: Whole) -> str:
     return BETWEEN if 0 < since < whole.updates_per_step else "elsewhere in the loop"
 
 
+def _in_hand(attempt: Attempt, run: Path) -> set[str]:
+    """Checkpoints that this start is writing or deleting; what an earlier kill left is older."""
+    found = set()
+    for path in (run / "checkpoints").glob(".step-*"):
+        with contextlib.suppress(FileNotFoundError):
+            found |= {path.name} if path.stat().st_mtime > attempt.started else set()
+    return found
+
+
 def _wait_for_a_write(attempt: Attempt, run: Path) -> bool:
     """Wait until a checkpoint begins to be written; False if the command ended before."""
-    root = run / "checkpoints"
-    before = {path.name for path in root.glob(".step-*")}
+    before = _in_hand(attempt, run)
     while attempt.wait(0) is None:
-        if any(path.name not in before for path in root.glob(".step-*")):
+        now = _in_hand(attempt, run)
+        if now - before:
             return True
-        before &= {path.name for path in root.glob(".step-*")}
+        before = now
         time.sleep(0.0001)
     return False
 

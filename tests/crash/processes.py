@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import time
 from pathlib import Path
 
 PRELOADED = [f"prefloop.train.{name}" for name in ("sft", "reward", "preference", "policy")]
@@ -21,6 +22,7 @@ class Attempt:
         self.said, self.updates = directory / "said.txt", directory / "updates"
         for path in (self.said, self.updates):
             path.write_bytes(b"")
+        self.started = time.time()
         self.process = CONTEXT.Process(target=_run, args=(words, str(self.said), str(self.updates)))
         self.process.start()
 
