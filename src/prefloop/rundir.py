@@ -36,7 +36,7 @@ TRACKERS = "trackers"
 """Directory of a run in which experiment trackers keep their files."""
 NOT_COMPARED = ("out", "report_to")
 """Settings that say where a run's results go and change none of them: a resumed run may have others."""
-VERSIONED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
+VERSIONED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "scipy")
 
 
 def fsync_directory(path: Path) -> None:

@@ -6,14 +6,17 @@ The language-model head runs on response positions only.
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prefloop.functional.kl import full_kl
 from prefloop.functional.logprobs import entropy, scatter_response, token_logprobs
 from prefloop.models.batching import TokenBatch
 from prefloop.models.load import score_head
+from prefloop.models.lora import adapters_off
 
 PLAIN_HEAD = frozenset({"llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "olmo2", "phi3", "smollm3"})
 """Families whose logits are the output embedding applied to the last hidden state, nothing else."""
@@ -49,12 +52,37 @@ def response_logprobs(model: PreTrainedModel, batch: TokenBatch, *, temperature:
     return scatter_response(logprobs, batch.response_mask)
 
 
+def logprobs_and_values(
+    model: PreTrainedModel, head: nn.Linear, batch: TokenBatch, *, temperature: float, trains_trunk: bool = True
+) -> tuple[Tensor, Tensor]:
+    """`response_logprobs`, and the values that a head on the same trunk gives before each response token, [B, T] each.
+
+    Both come from one pass. The values are in units of normalised scores; without `trains_trunk` their gradient stops
+    at the head.
+    """
+    predicts = _predicts(batch.response_mask)
+    if model.config.model_type in PLAIN_HEAD:
+        hidden = _hidden(model, batch.input_ids)[:, :-1][predicts]
+        logits = model.get_output_embeddings()(hidden)
+    else:
+        output = model(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True)
+        hidden, logits = output.hidden_states[-1][:, :-1][predicts], output.logits[:, :-1][predicts]
+    logprobs = token_logprobs(logits, batch.input_ids[batch.response_mask], temperature=temperature)
+    values = head(hidden if trains_trunk else hidden.detach()).squeeze(-1).float()
+    return scatter_response(logprobs, batch.response_mask), scatter_response(values, batch.response_mask)
+
+
 @torch.no_grad()
 def compare_to_reference(
     model: PreTrainedModel, reference: PreTrainedModel, batch: TokenBatch, *, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Policy logprobs, reference logprobs, exact KL and entropy of each response position, all [B, T]."""
-    logits, ref_logits = response_logits(model, batch), response_logits(reference, batch)
+    """Policy logprobs, reference logprobs, exact KL and entropy of each response position, all [B, T].
+
+    Where `reference` is the model itself, the reference is what the model is without its adapters.
+    """
+    logits = response_logits(model, batch)
+    with adapters_off(model) if reference is model else contextlib.nullcontext():
+        ref_logits = response_logits(reference, batch)
     ids = batch.input_ids[batch.response_mask]
     columns = (
         token_logprobs(logits, ids, temperature=temperature),

@@ -18,7 +18,9 @@ import torch
 from safetensors.torch import load_file, load_model, save_file
 
 from prefloop.console import say
-from prefloop.models.load import disk_errors, save_model
+from prefloop.models.adapter_files import load_adapters
+from prefloop.models.load import disk_errors, save_adapters, save_model
+from prefloop.models.lora import is_adapted
 from prefloop.rundir import fsync_directory, sha256_of, write_json
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ def save_checkpoint(state: TrainState, root: Path, *, on_stop: bool = False) -> 
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "state").mkdir(parents=True)
     for name, model in state.models.items():
-        save_model(model, state.chat, temporary / name)
+        save = save_adapters if is_adapted(model) else save_model
+        save(model, state.chat, temporary / name)
     for name, optimizer in state.optimizers.items():
         path = temporary / "state" / f"optimizer-{name}.safetensors"
         with disk_errors(path):
@@ -163,6 +166,9 @@ def restore(state: TrainState, directory: Path) -> None:
     Tensors of `state.tensors` that are there already are overwritten in place, so that whoever holds them sees it.
     """
     for name, model in state.models.items():
+        if is_adapted(model):
+            load_adapters(model, directory / name)
+            continue
         missing, unexpected = load_model(model, directory / name / "model.safetensors", strict=False)
         tied = set(model.all_tied_weights_keys)
         assert not unexpected and set(missing) <= tied, (missing, unexpected)
