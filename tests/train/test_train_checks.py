@@ -17,6 +17,7 @@ from prefloop.train import policy as policy_module
 from prefloop.train import preference as preference_module
 from prefloop.train import sft as sft_module
 from prefloop.train.checks import Measured
+from prefloop.types import InputError
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +68,8 @@ def with_a_changed_policy(monkeypatch, change, only=None):
 
 def leave_dropout_on(model, chat):
     for module in model.modules():
-        if "attention_dropout" in vars(module):
-            module.attention_dropout = 0.1
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.1
     model.train()
 
 
@@ -88,9 +89,9 @@ def assert_stopped(outcome, name, says):
     return field
 
 
-def test_dropout_left_on(started, monkeypatch, tmp_path):
+def test_dropout_left_on(started, gpt2, monkeypatch, tmp_path):
     with_a_changed_policy(monkeypatch, leave_dropout_on)
-    outcome = started()
+    outcome = started("--model", gpt2)
     assert assert_stopped(outcome, "ratio", "dropout left on") == "model"
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
@@ -153,7 +154,8 @@ def test_a_score_read_at_a_pad_token(tune, reward_run, monkeypatch):
 
 
 def test_what_is_no_number_does_not_pass():
-    assert not Measured("ratio", float("nan"), 1e-6, "", "").passed
+    with pytest.raises(InputError, match="likely weights that are not finite"):
+        Measured("ratio", float("nan"), 1e-6, "", "dropout left on").require()
     assert Measured("ratio", 1e-6, 1e-6, "", "").passed
 
 
@@ -181,14 +183,14 @@ def test_a_gap_above_half_its_limit_gives_importance_weights(tune, data, monkeyp
     assert seen[0].amin().item() == pytest.approx(1 - 7e-5, abs=2e-6)
 
 
-def offline(prefloop, sft_run, data, tmp_path, command):
+def offline(prefloop, model, data, tmp_path, command):
     file = "demonstrations" if command == "sft" else "pairs"
-    words = ("--model", sft_run.run, "--data", data / f"{file}.jsonl", "--out", tmp_path / "run")
+    words = ("--model", model, "--data", data / f"{file}.jsonl", "--out", tmp_path / "run")
     return prefloop(f"train {command}", *words)
 
 
 @pytest.mark.parametrize("command", ["sft", "preference"])
-def test_dropout_left_on_in_training_on_a_data_set(prefloop, sft_run, data, tmp_path, monkeypatch, command):
+def test_dropout_left_on_in_training_on_a_data_set(prefloop, gpt2, data, tmp_path, monkeypatch, command):
     module = {"sft": sft_module, "preference": preference_module}[command]
     load = module.load_policy
 
@@ -198,7 +200,7 @@ def test_dropout_left_on_in_training_on_a_data_set(prefloop, sft_run, data, tmp_
         return model, chat
 
     monkeypatch.setattr(module, "load_policy", careless)
-    assert_stopped(offline(prefloop, sft_run, data, tmp_path, command), "ratio", "dropout left on")
+    assert_stopped(offline(prefloop, gpt2, data, tmp_path, command), "ratio", "dropout left on")
 
 
 def test_a_reward_model_trained_at_a_pad_token(prefloop, sft_run, data, tmp_path, monkeypatch):
@@ -207,14 +209,14 @@ def test_a_reward_model_trained_at_a_pad_token(prefloop, sft_run, data, tmp_path
         return model.score(hidden[:, -1]).squeeze(-1)
 
     monkeypatch.setattr(checks, "sequence_scores", at_the_last_column)
-    outcome = offline(prefloop, sft_run, data, tmp_path, "reward")
+    outcome = offline(prefloop, sft_run.run, data, tmp_path, "reward")
     assert_stopped(outcome, "score_padding", "reads its score at a pad token")
 
 
 def test_reference_sums_that_are_not_the_references(prefloop, sft_run, data, tmp_path, monkeypatch):
     sums = preference_module.pair_logprobs
     monkeypatch.setattr(preference_module, "pair_logprobs", lambda *given, **more: sums(*given, **more) - 0.5)
-    outcome = offline(prefloop, sft_run, data, tmp_path, "preference")
+    outcome = offline(prefloop, sft_run.run, data, tmp_path, "preference")
     assert_stopped(outcome, "start_kl", "weights that were not loaded")
 
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from prefloop.models import forward
 from prefloop.models.load import load_policy
 
-LORA = ("--lora.rank", 4, "--optimizer.lr", 3e-2, "--value-optimizer.lr", 3e-2)
+LORA = ("--lora.rank", 4, "--optimizer.lr", 1e-2, "--value-optimizer.lr", 1e-2)
 
 
 @pytest.fixture(scope="module")

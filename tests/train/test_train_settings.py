@@ -44,7 +44,7 @@ CHANGED = {
         "shaping.relative_to_reference": "true",
         "shaping.whiten_scores": "true",
         "shaping.length_penalty_coef": 0.1,
-        "shaping.soft_overlong_cache": 8,
+        "shaping.soft_overlong_cache": 3,
         "shaping.truncated": "mask",
         "optimizer.schedule": "linear",
         "value_optimizer.schedule": "linear",

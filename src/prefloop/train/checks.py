@@ -6,6 +6,7 @@ passes. `prefloop doctor --model DIR` runs them on a model before anything is tr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -59,10 +60,11 @@ class Measured:
     def require(self) -> None:
         """Raise InputError, naming the likely cause, unless passed."""
         if not self.passed:
+            cause = "weights that are not finite" if math.isnan(self.observed) else self.cause
             raise InputError(
                 f"start-up check {self.name}: {self.says} {self.observed:.2g} (limit {self.limit:.0e})",
                 field=self.field,
-                remedy=f"likely {self.cause}",
+                remedy=f"likely {cause}",
             )
 
 
