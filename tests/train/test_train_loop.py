@@ -201,7 +201,7 @@ def test_the_first_signal_lets_the_step_end_and_saves_it(tmp_path, number, capfd
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "broken", at(5, send(number)))
     assert signal.getsignal(number) is before
-    assert "interrupted: this step is finished" in capfd.readouterr().err
+    assert "interrupted: stopping after this step" in capfd.readouterr().err
     assert rows_of(tmp_path / "broken") == whole[:6]
     assert steps_on_disk(tmp_path / "broken") == [4, 6]
     assert written_on_stop(tmp_path / "broken" / "checkpoints" / "step-000006")
@@ -364,6 +364,22 @@ def test_a_checkpoint_is_whole_or_absent_also_when_it_is_deleted(tmp_path, monke
     assert [verify(path) for path in checkpoints(root)] == [None] * len(checkpoints(root))
     assert train(tmp_path / "broken", draw, keep=1)[2] == rows_of(tmp_path)
     assert sorted(path.name for path in root.iterdir()) == ["step-000010"]
+
+
+def test_a_crash_before_the_last_deletions_leaves_no_more_checkpoints(tmp_path, monkeypatch):
+    """Found by `make test-crash-full`."""
+
+    def killed(root, *, keep, protect):
+        if (root / "step-000010").exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("prefloop.train.loop.prune", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, draw)
+    assert steps_on_disk(tmp_path) == [4, 8, 10]
+    train(tmp_path, draw)
+    assert steps_on_disk(tmp_path) == [8, 10]
 
 
 def test_what_a_user_put_beside_the_checkpoints_is_left_alone(tmp_path):

@@ -243,6 +243,8 @@ def fit(
             finish_step({**outcome, "time/step_seconds": time.perf_counter() - started})
         if signals.requested and state.step:
             write_checkpoint(run, state, on_stop=True)
+    # Also what a crash between the last checkpoint and the deletions after it has left.
+    prune(root, keep=config.keep_checkpoints, protect={state.best_step})
     discard_on_stop(root)
     return stopped
 
