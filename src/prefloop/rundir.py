@@ -32,6 +32,7 @@ from prefloop.config import Section, config_hash, differing_keys, dump_yaml
 from prefloop.console import say
 from prefloop.types import InputError, RunResult
 
+METRICS = "metrics.jsonl"
 TRACKERS = "trackers"
 """Directory of a run in which experiment trackers keep their files."""
 NOT_COMPARED = ("out", "report_to")
@@ -248,7 +249,7 @@ class RunDir:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line to `metrics.jsonl`."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
     def sync(self) -> None:
@@ -258,16 +259,17 @@ class RunDir:
                 os.fsync(file.fileno())
             fsync_directory(path.parent)
 
-    def forget_after(self, step: int) -> None:
-        """Drop the metrics and rollouts of steps after `step`: a resumed run does those steps again.
+    def forget_after(self, step: int, *, logged: int | None = None) -> None:
+        """Drop the rollouts of steps after `step`, and the metrics of those after `logged` (by default `step` too): a
+        resumed run does those steps again.
 
         Raises InputError for a line that cannot be read, unless it is the last one, which a crash may have cut off.
         """
         for path in self._step_files():
-            _keep_until(path, step)
+            _keep_until(path, step if logged is None or path.name != METRICS else logged)
 
     def _step_files(self) -> list[Path]:
-        files = (self.path / "metrics.jsonl", self.path / "rollouts" / "rollouts.jsonl")
+        files = (self.path / METRICS, self.path / "rollouts" / "rollouts.jsonl")
         return [path for path in files if path.exists()]
 
     def finish(

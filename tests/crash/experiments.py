@@ -139,7 +139,7 @@ def interrupt(whole: Whole, root: Path, generator: random.Random, num_signals: i
             return
         newest = newest_verified(run / "checkpoints")
         lost = num_finished_steps(run) - (step_of(newest) if newest else 0)
-        inside = "this step is finished" in attempt.said.read_text()
+        inside = "stopping after this step" in attempt.said.read_text()
         tally.note("in the loop" if inside else "before or after the loop")
         if code != 130 or "Traceback" in attempt.said.read_text() or (inside and lost):
             tally.failures.append(f"{run}: exit code {code}, {lost} finished steps lost")

@@ -201,7 +201,7 @@ def test_the_first_signal_lets_the_step_end_and_saves_it(tmp_path, number, capfd
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "broken", at(5, send(number)))
     assert signal.getsignal(number) is before
-    assert "interrupted: this step is finished" in capfd.readouterr().err
+    assert "interrupted: stopping after this step" in capfd.readouterr().err
     assert rows_of(tmp_path / "broken") == whole[:6]
     assert steps_on_disk(tmp_path / "broken") == [4, 6]
     assert written_on_stop(tmp_path / "broken" / "checkpoints" / "step-000006")
@@ -308,6 +308,32 @@ def test_the_start_may_be_the_best(tmp_path):
     assert train(tmp_path / "broken", draw, every=100, keep=1, **measured)[2] == whole
 
 
+def test_a_held_out_scorer_that_stays_away_costs_no_finished_step(tmp_path):
+    """The step before the evaluation is done; the run goes on with the evaluation."""
+
+    def evaluate(state):
+        return {"loss": random.random()}
+
+    measured = {"eval_every": 3, "every": 4}
+    _, _, whole = train(tmp_path / "whole", draw, evaluate=evaluate, **measured)
+    away = at(6, raises(EnvironmentStop("away")), evaluate)
+    with pytest.raises(EnvironmentStop):
+        train(tmp_path / "broken", draw, evaluate=away, **measured)
+    assert len(rows_of(tmp_path / "broken")) == 5 and steps_on_disk(tmp_path / "broken")[-1] == 6
+    done = []
+    # Once more, before there is another checkpoint: the evaluation is done and logged again, not twice.
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            tmp_path / "broken",
+            at(7, raises(KeyboardInterrupt), lambda state: done.append(state.step) or draw(state)),
+            evaluate=evaluate,
+            **measured,
+        )
+    assert done == [6] and len(rows_of(tmp_path / "broken")) == 7
+    assert train(tmp_path / "broken", draw, evaluate=evaluate, **measured)[2] == whole
+    assert steps_on_disk(tmp_path / "broken") == steps_on_disk(tmp_path / "whole")
+
+
 def test_the_log_is_on_disk_before_the_checkpoint_of_its_steps(tmp_path, monkeypatch):
     """A machine that loses power may lose what was not synced: never the lines of steps that a checkpoint has."""
     done = []
@@ -338,6 +364,22 @@ def test_a_checkpoint_is_whole_or_absent_also_when_it_is_deleted(tmp_path, monke
     assert [verify(path) for path in checkpoints(root)] == [None] * len(checkpoints(root))
     assert train(tmp_path / "broken", draw, keep=1)[2] == rows_of(tmp_path)
     assert sorted(path.name for path in root.iterdir()) == ["step-000010"]
+
+
+def test_a_crash_before_the_last_deletions_leaves_no_more_checkpoints(tmp_path, monkeypatch):
+    """Found by `make test-crash-full`."""
+
+    def killed(root, *, keep, protect):
+        if (root / "step-000010").exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("prefloop.train.loop.prune", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, draw)
+    assert steps_on_disk(tmp_path) == [4, 8, 10]
+    train(tmp_path, draw)
+    assert steps_on_disk(tmp_path) == [8, 10]
 
 
 def test_what_a_user_put_beside_the_checkpoints_is_left_alone(tmp_path):

@@ -324,7 +324,7 @@ def test_a_cache_that_does_not_fit_is_computed_again(preference, broken_off, tmp
 
 
 def test_a_cache_that_is_not_the_references_is_caught(preference, broken_off, tmp_path):
-    """Values that were changed together with their checksum: policy and reference are the same weights, so they show."""
+    """Values that were changed together with their checksum: both are the same weights, so they show."""
     folder = broken_off(*STEADY, step=1)
     stored = load_file(folder / "logprobs.safetensors")
     save_file({name: values + torch.tensor([1.0, 0.0]) for name, values in stored.items()}, folder / "x")

@@ -126,7 +126,7 @@ def test_ctrl_c_exits_with_130_and_is_resumable(prefloop, command, unbroken, tmp
         said = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 130, said
     assert said.strip().splitlines()[-1] == "interrupted; run the same command again to go on"
-    assert "interrupted: this step is finished and a checkpoint written; once more to stop at once" in said
+    assert "interrupted: stopping after this step, with a checkpoint; once more stops at once" in said
     assert "Traceback" not in said
     assert_same_end(prefloop(" ".join(words)), unbroken("reward"))
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import multiprocessing
 import resource
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -167,16 +168,47 @@ Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def side_by_side(*jobs: Job) -> list[Any]:
-    """Run functions with their arguments in two processes, in order; the first error ends the wait."""
+    """Run functions with their arguments in two processes, in order; the first error ends the wait.
+
+    On Ctrl-C or SIGTERM what has not begun is dropped, and what runs is told to stop as a training command would.
+    """
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as pool:
-        futures = [pool.submit(function, *arguments) for function, arguments in jobs]
-        done, waiting = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+    others = set(multiprocessing.active_children())
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn, initializer=_leave_ctrl_c_to_us) as pool:
+        futures = [pool.submit(_in_worker, function, arguments) for function, arguments in jobs]
+        try:
+            done, waiting = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+        except KeyboardInterrupt:
+            for future in futures:
+                future.cancel()
+            for child in set(multiprocessing.active_children()) - others:
+                child.terminate()
+            raise
         for future in waiting:
             future.cancel()
         for future in done:
             future.result()
         return [future.result() for future in futures]
+
+
+_interrupted: list[bool] = []
+"""In a worker: whether a job of it was interrupted."""
+
+
+def _in_worker(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Run a job, unless the one before was interrupted: a worker has its next job before it can be taken back."""
+    if _interrupted:
+        raise KeyboardInterrupt
+    try:
+        return function(*arguments)
+    except KeyboardInterrupt:
+        _interrupted.append(True)
+        raise
+
+
+def _leave_ctrl_c_to_us() -> None:
+    # A terminal sends it to children as well; with our SIGTERM on top it would count twice.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Clock:

@@ -1,9 +1,9 @@
 """Sampling with the minimal decoder: a fixed set of slots, each with its part of the key-value cache.
 
 A slot holds one response in the making. Prompts are run once, however many responses are to be sampled to them. A slot
-whose response ends takes the next request from the queue; once the queue is empty the last slot moves into its place, so
-that every step runs on full rows only. Each request has its own row of uniforms: what it says depends neither on how
-many slots there are nor on the order in which they become free.
+whose response ends takes the next request from the queue; once the queue is empty the last slot moves into its place:
+every step runs on full rows only. Each request has its own row of uniforms: what it says depends neither on how many
+slots there are nor on the order in which they become free.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STANDARD_ERROR = 2
-NOTE = "\ninterrupted: this step is finished and a checkpoint written; once more to stop at once\n"
+NOTE = "\ninterrupted: stopping after this step, with a checkpoint; once more stops at once\n"
 
 
 class StopSignals:

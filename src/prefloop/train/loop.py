@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -61,6 +61,8 @@ class TrainState:
     """The best held-out measurement so far."""
     best_step: int = 0
     evaluations_since_best: int = 0
+    unmeasured: dict[str, float] = field(default_factory=dict)
+    """Metrics of the last step, while its held-out evaluation is still to be done and no line has been logged."""
     extras: dict[str, Any] = field(default_factory=dict)
     """What an algorithm or a loop keeps beside: JSON values only, with text as keys and lists for sequences."""
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -68,11 +70,11 @@ class TrainState:
     not share memory (`named_parameters` names tied weights once). Those that exist when a run is resumed are filled in
     place, others come back on the CPU."""
     rng: dict[str, Tensor] = field(default_factory=random_state)
-    """Where the global random generators were after the last finished step. Every step begins there."""
+    """Where the global random generators were at the end of the last step or evaluation. The next one begins there."""
 
     def plain(self) -> dict[str, Any]:
         """The JSON part of a checkpoint."""
-        measured = ("best_value", "best_step", "evaluations_since_best")
+        measured = ("best_value", "best_step", "evaluations_since_best", "unmeasured")
         return {
             name: getattr(self, name) for name in ("step", "kl_coef", "recent_kl", "budget_eighth", *measured, "extras")
         }
@@ -157,6 +159,7 @@ def add_metrics(total: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None
             total[name] = total[name] + value
 
 
+Outcome = TypeVar("Outcome")
 StepFunction = Callable[[TrainState], Mapping[str, float] | str]
 """Does one step and gives its metrics, or the reason to stop before it.
 
@@ -187,8 +190,8 @@ def fit(
     measures the untrained state as well, so that step 0 can be the best.
 
     Ctrl-C or SIGTERM lets the step in hand finish, writes a checkpoint of it and raises KeyboardInterrupt; a second one
-    raises it at once. EnvironmentStop from the step function passes through after a checkpoint of the last finished
-    step.
+    raises it at once. EnvironmentStop from the step function, or from `evaluate`, passes through after a checkpoint of
+    the last finished step.
     """
     if patience is not None and evaluate is None:
         raise InputError("patience needs held-out rows, and there are none", field="patience", remedy=MORE_HELD_OUT)
@@ -196,39 +199,52 @@ def fit(
 
     def measure() -> tuple[bool, dict[str, float]]:
         assert evaluate is not None
-        held_out = evaluate(state)
+        held_out = _attempt(run, state, evaluate)
         improved = state.note_held_out(held_out[best_metric], higher_is_better=higher_is_better)
         return improved, {f"eval/{name}": value for name, value in held_out.items()}
 
-    stopped = "done"
-    with StopSignals() as signals, _begin(run, config, state) as trackers:
-        if evaluate is not None and evaluate_start and state.best_value is None:
-            _log(run, trackers, state, measure()[1])
+    def finish_step(metrics: Mapping[str, float]) -> None:
+        """Evaluate, log and keep the state after a step with these metrics."""
+        improved, last = False, state.step == num_steps
+        if evaluate is not None and (state.step % eval_every == 0 or last):
+            state.unmeasured = dict(metrics)
+            improved, held_out = measure()
+            state.unmeasured = {}
+            metrics = {**metrics, **held_out}
+        run.log(state.step, metrics)
+        trackers.log(state.step, metrics)
+        progress.update(state.step, describe(metrics))
+        if improved or last or state.step % config.checkpoint_every == 0:
             write_checkpoint(run, state)
-        with Progress(run.command, total=num_steps) as progress:
-            while state.step < num_steps and not signals.requested:
-                if patience is not None and state.evaluations_since_best >= patience:
-                    stopped = "early_stopping"
-                    write_checkpoint(run, state)
-                    break
-                started = time.perf_counter()
-                outcome = _attempt(run, state, step_function)
-                if isinstance(outcome, str):
-                    stopped = outcome
-                    break
-                state.step += 1
-                metrics = {**outcome, "time/step_seconds": time.perf_counter() - started}
-                improved, last = False, state.step == num_steps
-                if evaluate is not None and (state.step % eval_every == 0 or last):
-                    improved, held_out = measure()
-                    metrics |= held_out
-                _log(run, trackers, state, metrics)
-                progress.update(state.step, describe(metrics))
-                if improved or last or state.step % config.checkpoint_every == 0:
-                    write_checkpoint(run, state)
-                    prune(root, keep=config.keep_checkpoints, protect={state.best_step})
+            prune(root, keep=config.keep_checkpoints, protect={state.best_step})
+
+    stopped = "done"
+    with (
+        StopSignals() as signals,
+        _begin(run, config, state) as trackers,
+        Progress(run.command, total=num_steps) as progress,
+    ):
+        if state.unmeasured:
+            finish_step(state.unmeasured)
+        if evaluate is not None and evaluate_start and state.best_value is None:
+            run.log(0, measure()[1])
+            write_checkpoint(run, state)
+        while state.step < num_steps and not signals.requested:
+            if patience is not None and state.evaluations_since_best >= patience:
+                stopped = "early_stopping"
+                write_checkpoint(run, state)
+                break
+            started = time.perf_counter()
+            outcome = _attempt(run, state, step_function)
+            if isinstance(outcome, str):
+                stopped = outcome
+                break
+            state.step += 1
+            finish_step({**outcome, "time/step_seconds": time.perf_counter() - started})
         if signals.requested and state.step:
             write_checkpoint(run, state, on_stop=True)
+    # Also what a crash between the last checkpoint and the deletions after it has left.
+    prune(root, keep=config.keep_checkpoints, protect={state.best_step})
     discard_on_stop(root)
     return stopped
 
@@ -247,26 +263,27 @@ def _begin(run: RunDir, config: TrainConfig, state: TrainState) -> Iterator[Trac
             say(f"resuming from {newest}")
     reached = state.step if newest is not None else -1
     discard_after(root, reached)
-    run.forget_after(reached)
+    run.forget_after(reached, logged=reached - 1 if state.unmeasured else reached)
     with Trackers.start(config, run.path, step=state.step) as trackers:
-        set_random_state(state.rng)
         yield trackers
 
 
-def _attempt(run: RunDir, state: TrainState, step_function: StepFunction) -> Mapping[str, float] | str:
-    """One step. Where the environment or bad input (a reward that is no number) stops it, a checkpoint of the last
-    finished step is written first."""
+def _attempt(run: RunDir, state: TrainState, function: Callable[[TrainState], Outcome]) -> Outcome:
+    """A step or an evaluation. Where the environment or bad input (a reward that is no number) stops it, a checkpoint
+    of the state before it is written first."""
     before = _fingerprint(state)
     # Whatever drew random numbers since (a tracker, a progress bar) must not show in the run.
     set_random_state(state.rng)
     try:
-        return step_function(state)
+        outcome = function(state)
     except (EnvironmentStop, InputError):
         # Before the first step there is nothing to lose. A step function that breaks its contract gets no checkpoint:
         # the run goes on from the one before.
         if state.step and _fingerprint(state) == before:
             write_checkpoint(run, state, on_stop=True)
         raise
+    state.rng = random_state()
+    return outcome
 
 
 def _fingerprint(state: TrainState) -> tuple[str, list[float]]:
@@ -274,13 +291,6 @@ def _fingerprint(state: TrainState) -> tuple[str, list[float]]:
     # All weights of an optimiser are updated together, so one of them tells.
     first = (next(iter(optimizer.state.values()), None) for optimizer in state.optimizers.values())
     return json.dumps(state.plain()), [0.0 if entry is None else float(entry["step"]) for entry in first]
-
-
-def _log(run: RunDir, trackers: Trackers, state: TrainState, metrics: Mapping[str, float]) -> None:
-    """End a step: its metrics, and where the random generators are now."""
-    state.rng = random_state()
-    run.log(state.step, metrics)
-    trackers.log(state.step, metrics)
 
 
 def write_checkpoint(run: RunDir, state: TrainState, *, on_stop: bool = False) -> None:
