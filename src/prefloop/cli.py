@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import io
 import itertools
 import os
 import select
@@ -22,6 +23,9 @@ from prefloop.types import EnvironmentStop, InputError, RunResult
 
 DONE, BAD_INPUT, STOPPED, BUG, INTERRUPTED = 0, 2, 3, 70, 130
 READER_GONE = 128 + signal.SIGPIPE
+FULL = (errno.ENOSPC, errno.EDQUOT)
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+"""What the system says of a path that a user should not have given, wherever the path is used first."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,9 @@ COMMANDS: dict[str, Command] = {
 def entry() -> None:
     """The `prefloop` program."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # JSON is UTF-8 whatever the locale, and what people wrote has letters that the locale may not know.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     sys.exit(main())
 
 
@@ -193,10 +200,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _leave_quietly()
         return _report_bug()
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             where = f" at {error.filename}" if error.filename else ""
             print(f"stopped: disk full{where}; make room and run the same command again to go on", file=sys.stderr)
             return STOPPED
+        if error.errno in UNUSABLE and error.filename is not None:
+            remedy = "change its permissions, or give another path"
+            problem = os.strerror(error.errno).lower()
+            print(InputError(problem, path=os.fsdecode(error.filename), remedy=remedy), file=sys.stderr)
+            return BAD_INPUT
         return _report_bug()
     except Exception:
         return _report_bug()

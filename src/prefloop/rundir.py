@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -25,13 +26,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import yaml
-
 from prefloop import __version__
 from prefloop.config import Section, config_hash, differing_keys, dump_yaml
 from prefloop.console import say
 from prefloop.types import InputError, RunResult
+from prefloop.yaml_tree import read_yaml
 
+MADE_AGAIN = "run the command that made it again with this version of prefloop"
 METRICS = "metrics.jsonl"
 TRACKERS = "trackers"
 """Directory of a run in which experiment trackers keep their files."""
@@ -71,6 +72,25 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object that a file of a run holds. Raises InputError where it holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"is not JSON ({error})", path=path, remedy=MADE_AGAIN) from None
+    if not isinstance(value, dict):
+        raise InputError("is not a JSON object", path=path, remedy=MADE_AGAIN)
+    return value
+
+
+def read_section(path: Path, key: str) -> dict[str, Any]:
+    """The object under `key` in a JSON file of a run. Raises InputError where there is none."""
+    section = read_json(path).get(key)
+    if not isinstance(section, dict):
+        raise InputError("is missing or no object", path=path, field=key, remedy=MADE_AGAIN)
+    return section
+
+
 def output_file(path: str, field: str = "out") -> Path:
     """A file that a command is to write. Raises InputError, before any work is done, where that is impossible."""
     target = Path(path)
@@ -82,12 +102,13 @@ def output_file(path: str, field: str = "out") -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file, or of a directory's files (names and contents, in name order)."""
+    """sha256 of a file, or of a directory's files (names, sizes and contents, in name order)."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     for file in files:
         if file != path:
-            digest.update(str(file.relative_to(path)).encode() + b"\0")
+            # With the size: the end of one file and the name of the next must not pass for a longer first file.
+            digest.update(os.fsencode(file.relative_to(path)) + b"\0%d\0" % file.stat().st_size)
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
@@ -105,7 +126,7 @@ def resolve_model(path: str, field: str, *, output: str = "model") -> Path:
     if not directory.is_dir():
         raise InputError("is a file", path=path, field=field, remedy="give a model directory or a finished run")
     if (directory / "result.json").exists():
-        outputs = json.loads((directory / "result.json").read_text(encoding="utf-8"))["outputs"]
+        outputs = read_section(directory / "result.json", "outputs")
         name = output if output in outputs else "model"
         if name not in outputs:
             made = ", ".join(outputs) or "nothing"
@@ -123,7 +144,7 @@ def input_of_run(path: str, name: str) -> str | None:
     record = Path(path) / "inputs.json"
     if not record.exists():
         return None
-    found = json.loads(record.read_text(encoding="utf-8"))["inputs"].get(name)
+    found = read_section(record, "inputs").get(name)
     return None if found is None else str(found["path"])
 
 
@@ -141,7 +162,8 @@ class RunDir:
                 raise InputError("no such file", path=file, field=name.partition(":")[0])
         self.command, self.config = command, config
         out: str | None = getattr(config, "out", None)
-        self.path = Path(out or f"runs/{command.replace(' ', '-')}-{config_hash(config, NOT_COMPARED)[:8]}")
+        default = f"runs/{command.replace(' ', '-')}-{config_hash(config, NOT_COMPARED)[:8]}"
+        self.path = Path(default if out is None else out)
         self._claim()
         self._lock = (self.path / "lock").open("w")
         try:
@@ -166,7 +188,9 @@ class RunDir:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
             problem = f"this directory cannot be made ({(error.strerror or str(error)).lower()})"
             raise InputError(problem, path=self.path, field="out", remedy="give another --out") from error
 
@@ -198,21 +222,20 @@ class RunDir:
         write_json(inputs_path, record)
 
     def _compare(self, config_path: Path, inputs_path: Path, hashes: Mapping[str, Mapping[str, str]]) -> None:
-        before = json.loads(inputs_path.read_text(encoding="utf-8"))
-        if before["command"] != self.command:
+        before, recorded = read_json(inputs_path).get("command"), read_section(inputs_path, "inputs")
+        if before != self.command:
             raise InputError(
-                f"this directory belongs to `{before['command']}`",
+                f"this directory belongs to `{before}`",
                 path=self.path,
                 field="out",
                 remedy="give another --out",
             )
-        old = yaml.safe_load(config_path.read_text(encoding="utf-8"))
-        new = yaml.safe_load(dump_yaml(self.config))
+        old, new = read_yaml(config_path).tree, self.config.model_dump(mode="json")
         differing = [key for key in differing_keys(old, new) if key not in NOT_COMPARED]
         differing += [
             f"{name} (its content changed)"
             for name, entry in hashes.items()
-            if before["inputs"].get(name, entry)["sha256"] != entry["sha256"]
+            if recorded.get(name, entry)["sha256"] != entry["sha256"]
         ]
         if differing:
             raise InputError(
@@ -243,9 +266,11 @@ class RunDir:
         if not path.exists():
             return None
         known = {field.name for field in dataclasses.fields(RunResult)}
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = {key: value for key, value in read_json(path).items() if key in known}
+        if lacking := sorted(known - stored.keys()):
+            raise InputError("is missing", path=path, field=lacking[0], remedy=MADE_AGAIN)
         say(f"already finished: {path}")
-        return RunResult(**{key: value for key, value in stored.items() if key in known})
+        return RunResult(**stored)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line to `metrics.jsonl`."""
@@ -290,19 +315,19 @@ class RunDir:
 
 def _keep_until(path: Path, step: int) -> None:
     """Rewrite a JSON Lines file without the rows of later steps, and without a last line that was never finished."""
-    kept = []
-    # Only a newline ends a line here: the text of a response may hold other separators, such as U+2028.
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            wanted = json.loads(line)["step"] <= step
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"this line of the run's log is damaged ({error})",
-                path=path,
-                line=number,
-                remedy="restore the file, or delete the run directory and begin again",
-            ) from error
-        if wanted:
-            kept.append(line.decode("utf-8") + "\n")
-    with atomic_file(path) as file:
-        file.writelines(kept)
+    # Read as bytes, where only a newline ends a line: the text of a response may hold other separators, such as U+2028.
+    with path.open("rb") as old, atomic_file(path) as new:
+        for number, line in enumerate(old, start=1):
+            if not line.endswith(b"\n"):
+                continue
+            try:
+                wanted = json.loads(line)["step"] <= step
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"this line of the run's log is damaged ({error})",
+                    path=path,
+                    line=number,
+                    remedy="restore the file, or delete the run directory and begin again",
+                ) from error
+            if wanted:
+                new.write(line.decode("utf-8"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from prefloop.config import Section
 
@@ -16,7 +16,7 @@ class ScratchConfig(Section):
     """Number of transformer layers."""
     num_heads: PositiveInt = 4
     """Attention heads; must divide hidden_size."""
-    vocab_size: PositiveInt = 2048
+    vocab_size: PositiveInt = Field(2048, le=10**6)
     """Size of the byte-level BPE vocabulary trained on the demonstrations (at least 270)."""
     max_position: PositiveInt = 1024
     """Longest sequence in tokens."""

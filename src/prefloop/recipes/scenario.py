@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import json
 import multiprocessing
 import resource
 import signal
@@ -22,9 +21,11 @@ from prefloop.recipes.config import SandboxConfig, SandboxListConfig
 from prefloop.recipes.measure import Measured, curve_row, difference, measure, peak_step, plain
 from prefloop.recipes.stages import Bench, run_policy, run_reward, run_sft, write_data, write_pairs, write_rows
 from prefloop.reward.scoring import load_scorer
-from prefloop.rundir import RunDir, resolve_model, sha256_of
+from prefloop.rundir import RunDir, read_section, resolve_model, sha256_of
 from prefloop.train.checkpoint import checkpoints, step_of
+from prefloop.train.config import policy_config
 from prefloop.types import InputError
+from prefloop.world.knowledge import World
 from prefloop.world.prompts import make_prompts
 from prefloop.world.scenarios import SCENARIOS, Scenario
 
@@ -41,9 +42,19 @@ def scenario_named(name: str) -> Scenario:
     return SCENARIOS[name]
 
 
+def require_feasible(config: SandboxConfig) -> None:
+    """Raise InputError, before anything is trained, for a setting that a stage after the training would refuse."""
+    policy_config(config.algorithm)
+    try:
+        make_prompts(World.build(config.seed), split="test", count=config.num_eval_prompts, seed=config.seed)
+    except InputError as error:
+        raise InputError(error.problem, field="num_eval_prompts", remedy=error.remedy) from None
+
+
 def run(config: SandboxConfig) -> dict[str, Any]:
     """The command `sandbox run`: the scenario's policy runs and what became of true utility."""
     scenario_named(config.scenario)
+    require_feasible(config)
     runs = {"unguarded": None, "guarded": config.kl_budget}
     with RunDir("sandbox run", config, {}) as run_dir:
         if run_dir.finished:
@@ -160,8 +171,7 @@ def last(points: Mapping[int, Measured]) -> Measured:
 
 def stored_answer(root: Path) -> dict[str, Any]:
     """The answer of a finished run."""
-    answer: dict[str, Any] = json.loads((root / "result.json").read_text(encoding="utf-8"))["answer"]
-    return answer
+    return read_section(root / "result.json", "answer")
 
 
 Job = tuple[Callable[..., Any], tuple[Any, ...]]

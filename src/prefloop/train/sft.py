@@ -33,14 +33,22 @@ from prefloop.train.loop import (
     result_checkpoint,
     rows_of_step,
 )
-from prefloop.train.offline import hold_out, input_files, length_limit, pair_files, shell_words, within_length
+from prefloop.train.offline import (
+    LengthLimit,
+    hold_out,
+    input_files,
+    length_limit,
+    pair_files,
+    shell_words,
+    within_length,
+)
 from prefloop.train.result import result_of
 from prefloop.types import Demonstration, RunResult
 
 
 def train(config: SFTConfig) -> RunResult:
     """Run (or resume) supervised fine-tuning. Raises InputError for what is wrong with the input."""
-    start = resolve_model(config.model, "model") if config.model else None
+    start = resolve_model(config.model, "model") if config.model is not None else None
     inputs = input_files("data", config.data) | input_files("eval_data", config.eval_data)
     with RunDir("train sft", config, inputs | ({"model": start} if start else {})) as run:
         if (finished := run.finished) is not None:
@@ -118,12 +126,15 @@ def _encode(
     *,
     may_be_none: bool = False,
 ) -> tuple[list[Demonstration], list[Encoded]]:
+    limit = length_limit(config.max_length, "max_length", model)
+    if config.model is None and limit.field == "model":
+        limit = LengthLimit(limit.num_tokens, "scratch.max_position", "raise it")
     return within_length(
         demonstrations,
         lambda row: chat.encode((*row.prompt, *row.completion), num_context=len(row.prompt)),
         lambda row: len(row.ids),
         lambda row: row.place or row.demonstration_id,
-        limit=length_limit(config.max_length, "max_length", model),
+        limit=limit,
         skip_bad=config.skip_bad,
         what="demonstrations",
         may_be_none=may_be_none,
