@@ -18,7 +18,12 @@ from prefloop.reward.scoring import Response, Scorer, load_scorer
 from prefloop.rundir import atomic_file, input_of_run, output_file
 from prefloop.statistics.calibration import expected_calibration_error, fit_temperature, log_loss, pairwise_confidence
 from prefloop.statistics.intervals import cluster_bootstrap
-from prefloop.statistics.pairwise import accuracy_with_ties, mcnemar, smallest_detectable_difference
+from prefloop.statistics.pairwise import (
+    accuracy_with_ties,
+    clustered_mcnemar,
+    independent_pairs,
+    smallest_detectable_difference,
+)
 from prefloop.types import InputError, PreferencePair, Prompt
 
 
@@ -62,13 +67,16 @@ def summarise(
     """The answer of `reward eval` from the margins with the right and with shuffled prompts."""
     longer = [float(len(pair.chosen) - len(pair.rejected)) for pair in pairs]
     correct = [accuracy_with_ties([margin]) for margin in margins]
+    gains = [mine - accuracy_with_ties([ruler]) for mine, ruler in zip(correct, longer, strict=True)]
     clusters = [pair.prompt.prompt_id for pair in pairs]
     interval = cluster_bootstrap(correct, clusters, num_resamples=num_resamples, seed=seed)
     confidence, right = pairwise_confidence(margins)
     model_right, ruler_right = np.asarray(margins) > 0, np.asarray(longer) > 0
     discordant = float((model_right != ruler_right).mean())
-    against_longer = mcnemar(model_right, ruler_right)
-    detectable = smallest_detectable_difference(len(pairs), discordant_rate=discordant) if discordant else math.inf
+    against_longer = clustered_mcnemar(margins, longer, clusters)
+    # Pairs of one prompt are not independent: what can be seen depends on how many would be.
+    num_independent = max(1.0, independent_pairs(margins, longer, clusters))
+    detectable = smallest_detectable_difference(num_independent, discordant_rate=discordant) if discordant else math.inf
     return {
         "accuracy": accuracy_with_ties(margins),
         "accuracy_interval": list(interval),
@@ -80,6 +88,7 @@ def summarise(
         "baselines": {"longer": accuracy_with_ties(longer), "shuffled_prompt": accuracy_with_ties(shuffled)},
         "against_longer": {
             "difference": against_longer.difference,
+            "interval": list(cluster_bootstrap(gains, clusters, num_resamples=num_resamples, seed=seed)),
             "p_value": against_longer.p_value,
             "smallest_detectable": detectable if math.isfinite(detectable) else None,
         },
