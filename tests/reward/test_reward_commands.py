@@ -32,6 +32,9 @@ def test_eval_tells_accuracy_beside_its_baselines(prefloop, data, reward_run):
     assert outcome.code == 0, outcome.said
     answer = outcome.answer
     assert answer["accuracy"] > 0.95 and answer["num_pairs"] == 320
+    # The model was trained on these very pairs, which is said.
+    assert answer["num_prompts_trained_on"] == answer["num_prompts"]
+    assert f"prompts are also in {data / 'pairs.jsonl'}, which {reward_run.run} was trained on" in outcome.said
     low, high = answer["accuracy_interval"]
     assert 0.9 < low <= answer["accuracy"] <= high <= 1
     # Length was drawn alike for both sides, and the prompt has nothing to do with the preference.
@@ -53,6 +56,7 @@ def test_eval_of_a_function(prefloop, data, tmp_path):
     outcome = prefloop("reward eval", f"{data / 'rewards.py'}:count_e", data / "pairs.jsonl")
     assert outcome.answer["accuracy"] == 1.0
     assert outcome.answer["accuracy_interval"] == [1.0, 1.0]
+    assert outcome.answer["num_prompts_trained_on"] == 0
 
 
 def test_a_summary_by_hand():

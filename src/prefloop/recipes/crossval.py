@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.console import say
+from prefloop.data.lineage import prompts_met
 from prefloop.data.read import read_pairs
 from prefloop.data.split import fold_of
 from prefloop.data.write import write_records
@@ -51,6 +52,7 @@ def run(config: RewardCrossvalConfig) -> dict[str, Any]:
         if run_dir.finished:
             return stored_answer(run_dir.path)
         folds = _deal(config, start)
+        met = prompts_met(config.model, {pair.prompt.prompt_id for fold in folds for pair in fold})
         scored: list[Scored] = []
         for number, held_out in enumerate(folds):
             say(f"fold {number + 1} of {config.num_folds}: {len(held_out)} pairs held out")
@@ -68,6 +70,7 @@ def run(config: RewardCrossvalConfig) -> dict[str, Any]:
             accuracy_with_ties([each.margin for each in scored if each.fold == number])
             for number in range(config.num_folds)
         ]
+        answer |= {"num_prompts_trained_on": len(met)}
         answer |= {"num_folds": config.num_folds, "fold_accuracies": accuracies}
         run_dir.finish(stopped="done", metrics={}, outputs={"margins": "margins.jsonl"}, answer=answer)
         return answer

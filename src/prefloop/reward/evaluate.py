@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from prefloop.data.formats import prompt_of
+from prefloop.data.lineage import prompts_met
 from prefloop.data.read import read_pairs
 from prefloop.data.rows import Row, stream_rows
 from prefloop.models.load import default_device
@@ -45,6 +46,7 @@ def shuffled_prompts(pairs: list[PreferencePair], seed: int) -> list[Prompt]:
 def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
     """Accuracy with a bootstrap interval over prompts, log-loss and calibration, beside the baselines."""
     pairs = read_pairs([config.data], skip_bad=config.skip_bad).records
+    met = prompts_met(config.model, {pair.prompt.prompt_id for pair in pairs})
     scorer = load_scorer(config.model, device=default_device())
     own = margins_of(scorer, pairs, [pair.prompt for pair in pairs])
     answer = summarise(
@@ -58,7 +60,7 @@ def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
     reward, prompts = shlex.quote(config.model), shlex.quote(config.data)
     skip_bad = " --skip-bad" if config.skip_bad else ""
     following = f"prefloop train policy --model {start} --reward {reward} --prompts {prompts}{skip_bad}"
-    return {**answer, "next": following}
+    return {**answer, "num_prompts_trained_on": len(met), "next": following}
 
 
 def summarise(
