@@ -121,7 +121,7 @@ def test_too_many_folds_and_settings_without_effect_are_refused(prefloop, settin
     few = tmp_path / "few.jsonl"
     few.write_text("".join((data / "pairs.jsonl").read_text().splitlines(keepends=True)[:2]))
     refused = prefloop(*settings, "--data", few, "--num-folds", 9, "--out", tmp_path / "a")
-    assert refused.problem.endswith("different prompts are too few for 9 folds; lower it")
+    assert refused.problem.endswith("different conversations are too few for 9 folds; lower it")
     refused = prefloop(*settings, "--data", few, "--eval-data", few, "--out", tmp_path / "b")
     assert "eval_data has no effect here" in refused.problem
     refused = prefloop(*settings, "--data", f"{data / 'pairs.jsonl'}@2", "--out", tmp_path / "c")

@@ -13,6 +13,7 @@ from prefloop.data.formats import prompt_of
 from prefloop.data.lineage import prompts_met
 from prefloop.data.read import read_pairs
 from prefloop.data.rows import Row, stream_rows
+from prefloop.data.split import conversation_key
 from prefloop.models.load import default_device
 from prefloop.reward.config import RewardEvalConfig, RewardScoreConfig
 from prefloop.reward.scoring import Response, Scorer, load_scorer
@@ -44,7 +45,7 @@ def shuffled_prompts(pairs: list[PreferencePair], seed: int) -> list[Prompt]:
 
 
 def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
-    """Accuracy with a bootstrap interval over prompts, log-loss and calibration, beside the baselines."""
+    """Accuracy with a bootstrap interval over conversations, log-loss and calibration, beside the baselines."""
     pairs = read_pairs([config.data], skip_bad=config.skip_bad).records
     met = prompts_met(config.model, {pair.prompt.prompt_id for pair in pairs})
     scorer = load_scorer(config.model, device=default_device())
@@ -70,13 +71,13 @@ def summarise(
     longer = [float(len(pair.chosen) - len(pair.rejected)) for pair in pairs]
     correct = [accuracy_with_ties([margin]) for margin in margins]
     gains = [mine - accuracy_with_ties([ruler]) for mine, ruler in zip(correct, longer, strict=True)]
-    clusters = [pair.prompt.prompt_id for pair in pairs]
+    clusters = [conversation_key(pair) for pair in pairs]
     interval = cluster_bootstrap(correct, clusters, num_resamples=num_resamples, seed=seed)
     confidence, right = pairwise_confidence(margins)
     model_right, ruler_right = np.asarray(margins) > 0, np.asarray(longer) > 0
     discordant = float((model_right != ruler_right).mean())
     against_longer = clustered_mcnemar(margins, longer, clusters)
-    # Pairs of one prompt are not independent: what can be seen depends on how many would be.
+    # Pairs of one conversation are not independent: what can be seen depends on how many would be.
     num_independent = max(1.0, independent_pairs(margins, longer, clusters))
     detectable = smallest_detectable_difference(num_independent, discordant_rate=discordant) if discordant else math.inf
     return {
@@ -86,7 +87,8 @@ def summarise(
         "ece": expected_calibration_error(confidence, right, lowest=0.5),
         "temperature": fit_temperature(margins),
         "num_pairs": len(pairs),
-        "num_prompts": len(set(clusters)),
+        "num_prompts": len({pair.prompt.prompt_id for pair in pairs}),
+        "num_conversations": len(set(clusters)),
         "baselines": {"longer": accuracy_with_ties(longer), "shuffled_prompt": accuracy_with_ties(shuffled)},
         "against_longer": {
             "difference": against_longer.difference,
