@@ -13,6 +13,7 @@ from prefloop.report.metrics import (
     METRIC_NAMES,
     Metrics,
     grouped_keys,
+    heading_of,
     metric_plot,
     read_metrics,
     seconds_by_phase,
@@ -115,7 +116,7 @@ def _curves(command: str, metrics: Metrics) -> list[Block]:
     blocks: list[Block] = []
     for group, keys in grouped_keys(metrics).items():
         plots = [metric_plot(key, {command: metrics}, colors) for key in keys]
-        blocks.append(Plots(plots, small=True, title=plain(group).capitalize()))
+        blocks.append(Plots(plots, small=True, title=heading_of(group)))
     return blocks
 
 
