@@ -14,13 +14,14 @@ ANSWER = {
     "num_pairs": 508,
     "num_conversations": 138,
     "num_prompts_trained_on": 0,
-    "baselines": {"longer": 0.6732, "shuffled_prompt": 0.6417},
+    "baselines": {"longer": 0.6732, "shorter": 0.3268, "shuffled_prompt": 0.6417},
     "against_longer": {
         "difference": -0.0256,
         "interval": [-0.0652, 0.01],
         "p_value": 0.2292,
         "smallest_detectable": 0.055,
     },
+    "against_shorter": {"difference": 0.06, "interval": [0.02, 0.1], "p_value": 0.01, "smallest_detectable": 0.04},
     "fold_accuracies": [0.7324, 0.58],
 }
 
@@ -62,6 +63,15 @@ def test_the_verdict_follows_the_interval(words, interval, verdict):
     text = words(interval=interval)
     assert verdict in text
     assert "A difference of 0.055 would have been found four times in five." in text
+
+
+def test_the_comparison_is_with_the_length_that_people_chose(words):
+    assert "Against the longer answer. No measurable difference" in words()
+    text = words(baselines={"longer": 0.46, "shorter": 0.54, "shuffled_prompt": 0.61})
+    assert (
+        "Against the shorter answer. The reward model is better: +0.060 (95 % interval 0.020 to 0.100; p 0.010)" in text
+    )
+    assert "the shorter answer wins 0.540" in text
 
 
 def test_what_cannot_be_known_is_said(words):

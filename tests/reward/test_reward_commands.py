@@ -65,7 +65,8 @@ def test_a_summary_by_hand():
     assert found["accuracy"] == pytest.approx((1 + 1 + 0 + 0.5) / 4)
     # A tie is half right on either side, so that the difference is that of the two accuracies.
     assert found["against_longer"]["difference"] == pytest.approx(found["accuracy"] - found["baselines"]["longer"])
-    assert found["baselines"] == {"longer": pytest.approx((1 + 0 + 0.5 + 1) / 4), "shuffled_prompt": 0.25}
+    assert found["baselines"] == {"longer": 2.5 / 4, "shorter": 1.5 / 4, "shuffled_prompt": 0.25}
+    assert found["against_shorter"]["difference"] == pytest.approx((2.5 - 1.5) / 4)
     losses = [math.log(1 + math.exp(-margin)) for margin in (1.0, 2.0, -1.0, 0.0)]
     assert found["log_loss"] == pytest.approx(sum(losses) / 4)
     assert (found["num_pairs"], found["num_prompts"]) == (4, 2)

@@ -17,11 +17,12 @@ class Baselines(Record):
     """Accuracies that need no reward model, or not the right prompt."""
 
     longer: float
+    shorter: float
     shuffled_prompt: float
 
 
-class AgainstLonger(Record):
-    """The reward model's accuracy minus that of "the longer answer wins"."""
+class Against(Record):
+    """The reward model's accuracy minus that of a ruler of length."""
 
     difference: float
     interval: Interval
@@ -39,7 +40,8 @@ class Accuracy(Record):
     num_conversations: int
     num_prompts_trained_on: int
     baselines: Baselines
-    against_longer: AgainstLonger
+    against_longer: Against
+    against_shorter: Against
     fold_accuracies: tuple[float, ...]
 
 
@@ -49,13 +51,14 @@ def accuracy_blocks(answer: Mapping[str, Any], path: Path) -> list[Block]:
     rows = [
         ["this reward model", _three(found.accuracy), _between(found.accuracy_interval)],
         ["the longer answer wins", _three(found.baselines.longer), ""],
+        ["the shorter answer wins", _three(found.baselines.shorter), ""],
         ["this reward model, shown the prompt of another pair", _three(found.baselines.shuffled_prompt), ""],
     ]
     pairs = f"{count(found.num_pairs, 'pair')} of {count(found.num_conversations, 'conversation')}"
     folds = ", ".join(_three(accuracy) for accuracy in found.fold_accuracies)
     blocks: list[Block] = [
         Table(["accuracy", "share right", "95 % interval"], rows, caption=f"Over {pairs}."),
-        Prose(_verdict(found.against_longer), "Against the longer answer."),
+        _stronger_ruler(found),
         Prose(f"{folds}.", "Fold by fold."),
     ]
     if found.num_prompts_trained_on:
@@ -67,7 +70,14 @@ def accuracy_blocks(answer: Mapping[str, Any], path: Path) -> list[Block]:
     return blocks
 
 
-def _verdict(against: AgainstLonger) -> str:
+def _stronger_ruler(found: Accuracy) -> Prose:
+    """The comparison with whichever length people chose more often."""
+    if found.baselines.longer >= found.baselines.shorter:
+        return Prose(_verdict(found.against_longer), "Against the longer answer.")
+    return Prose(_verdict(found.against_shorter), "Against the shorter answer.")
+
+
+def _verdict(against: Against) -> str:
     low, high = against.interval
     if low <= 0 <= high:
         words = "No measurable difference"

@@ -67,19 +67,16 @@ def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
 def summarise(
     pairs: list[PreferencePair], margins: list[float], shuffled: list[float], *, num_resamples: int, seed: int
 ) -> dict[str, Any]:
-    """The answer of `reward eval` from the margins with the right and with shuffled prompts."""
+    """The answer of `reward eval` from the margins with the right and with shuffled prompts.
+
+    Length is a ruler in both directions: where people chose the shorter response, beating the longer one is no feat.
+    """
     longer = [float(len(pair.chosen) - len(pair.rejected)) for pair in pairs]
+    shorter = [-more for more in longer]
     correct = [accuracy_with_ties([margin]) for margin in margins]
-    gains = [mine - accuracy_with_ties([ruler]) for mine, ruler in zip(correct, longer, strict=True)]
     clusters = [conversation_key(pair) for pair in pairs]
     interval = cluster_bootstrap(correct, clusters, num_resamples=num_resamples, seed=seed)
     confidence, right = pairwise_confidence(margins)
-    model_right, ruler_right = np.asarray(margins) > 0, np.asarray(longer) > 0
-    discordant = float((model_right != ruler_right).mean())
-    against_longer = clustered_mcnemar(margins, longer, clusters)
-    # Pairs of one conversation are not independent: what can be seen depends on how many would be.
-    num_independent = max(1.0, independent_pairs(margins, longer, clusters))
-    detectable = smallest_detectable_difference(num_independent, discordant_rate=discordant) if discordant else math.inf
     return {
         "accuracy": accuracy_with_ties(margins),
         "accuracy_interval": list(interval),
@@ -89,13 +86,31 @@ def summarise(
         "num_pairs": len(pairs),
         "num_prompts": len({pair.prompt.prompt_id for pair in pairs}),
         "num_conversations": len(set(clusters)),
-        "baselines": {"longer": accuracy_with_ties(longer), "shuffled_prompt": accuracy_with_ties(shuffled)},
-        "against_longer": {
-            "difference": against_longer.difference,
-            "interval": list(cluster_bootstrap(gains, clusters, num_resamples=num_resamples, seed=seed)),
-            "p_value": against_longer.p_value,
-            "smallest_detectable": detectable if math.isfinite(detectable) else None,
+        "baselines": {
+            "longer": accuracy_with_ties(longer),
+            "shorter": accuracy_with_ties(shorter),
+            "shuffled_prompt": accuracy_with_ties(shuffled),
         },
+        "against_longer": _against(longer, margins, clusters, num_resamples=num_resamples, seed=seed),
+        "against_shorter": _against(shorter, margins, clusters, num_resamples=num_resamples, seed=seed),
+    }
+
+
+def _against(
+    ruler: list[float], margins: list[float], clusters: list[str], *, num_resamples: int, seed: int
+) -> dict[str, Any]:
+    """How much more accurate the margins are than those of a ruler, and what difference could have been seen."""
+    gains = [accuracy_with_ties([mine]) - accuracy_with_ties([its]) for mine, its in zip(margins, ruler, strict=True)]
+    found = clustered_mcnemar(margins, ruler, clusters)
+    discordant = float(((np.asarray(margins) > 0) != (np.asarray(ruler) > 0)).mean())
+    # Pairs of one conversation are not independent: what can be seen depends on how many would be.
+    num_independent = max(1.0, independent_pairs(margins, ruler, clusters))
+    detectable = smallest_detectable_difference(num_independent, discordant_rate=discordant) if discordant else math.inf
+    return {
+        "difference": found.difference,
+        "interval": list(cluster_bootstrap(gains, clusters, num_resamples=num_resamples, seed=seed)),
+        "p_value": found.p_value,
+        "smallest_detectable": detectable if math.isfinite(detectable) else None,
     }
 
 
