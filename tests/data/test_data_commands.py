@@ -161,6 +161,18 @@ def test_convert_of_what_cannot_become_that(tmp_path: Path) -> None:
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_split_keeps_the_turns_of_a_conversation_together(tmp_path: Path) -> None:
+    turns = ["Human: Number {}?", "Human: Number {}?\nAssistant: Yes.\nHuman: Why?", "\n\nHuman: Number {}?"]
+    rows = [{"prompt": turn.format(number), "chosen": "a", "rejected": "b"} for number in range(30) for turn in turns]
+    path = write(tmp_path / "a.jsonl", rows)
+    assert check(DataCheckConfig(file=path))["num_conversations"] == 30
+    answer = split(DataSplitConfig(file=path, out=str(tmp_path / "out"), eval_fraction=0.3))
+    sides = {name: read_pairs([file["path"]]).records for name, file in answer["files"].items()}
+    openings = {name: {pair.prompt.messages[0].content for pair in pairs} for name, pairs in sides.items()}
+    assert not openings["train"] & openings["eval"]
+    assert all(len(sides[name]) == 3 * len(openings[name]) > 0 for name in sides)
+
+
 def test_split_puts_every_prompt_on_one_side_whatever_the_order(tmp_path: Path) -> None:
     rows = [{**pair, "rejected": rejected} for rejected in ("bad", "worse") for pair in PAIRS]
     path = write(tmp_path / "a.jsonl", rows)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from prefloop.data.dialogue import prompt_id_of
 from prefloop.data.formats import demonstration_of, labelled_of, pair_of, prompt_of
-from prefloop.data.split import fold_of, prompt_key, split_of
+from prefloop.data.split import conversation_key, fold_of, prompt_key, split_of
 from prefloop.types import Message
 
 IDS = [prompt_id_of((Message("user", str(i)),)) for i in range(10_000)]
@@ -67,3 +67,29 @@ def test_records_of_every_type_with_the_same_prompt_have_the_same_key() -> None:
         prompt_key(demonstration_of({"messages": more})),
     }
     assert keys == {prompt_id_of((Message("user", "p"),))}
+
+
+def test_all_turns_of_a_conversation_have_the_same_key() -> None:
+    opening = [{"role": "system", "content": "s"}, {"role": "user", "content": "p"}]
+    later = [*opening, {"role": "assistant", "content": "c"}, {"role": "user", "content": "q"}]
+    other = [*opening, {"role": "assistant", "content": "d"}, {"role": "user", "content": "r"}]
+    records = [
+        *(prompt_of({"prompt": turns}) for turns in (opening, later, other)),
+        pair_of({"prompt": later, "chosen": "c", "rejected": "d"}),
+        labelled_of({"prompt": other, "completion": "c", "label": True}),
+        demonstration_of({"messages": [*later, {"role": "assistant", "content": "e"}]}),
+        demonstration_of({"prompt": other, "completion": "c"}),
+    ]
+    assert {conversation_key(record) for record in records} == {prompt_key(records[0])}
+    assert len({prompt_key(record) for record in records[:3]}) == 3
+    assert conversation_key(prompt_of({"prompt": opening[1:]})) != conversation_key(records[0])
+
+
+def test_a_greeting_does_not_make_all_conversations_one() -> None:
+    greeting = {"role": "assistant", "content": "How can I help?"}
+    keys = {
+        conversation_key(prompt_of({"prompt": [greeting, {"role": "user", "content": text}, *answered]}))
+        for text in "pq"
+        for answered in ((), (greeting, {"role": "user", "content": "go on"}))
+    }
+    assert len(keys) == 2

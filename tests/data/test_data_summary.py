@@ -28,6 +28,7 @@ def test_counts_of_a_small_file() -> None:
         "num_records": 4,
         "num_duplicates": 1,
         "num_prompts": 2,
+        "num_conversations": 1,
         "turns": {"1": 3, "3": 1},
         "sources": {"s": 2, "(none)": 2},
         "columns": {"gold": 1, "strenght": 1},

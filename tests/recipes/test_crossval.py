@@ -53,7 +53,7 @@ def test_the_pooled_accuracy_is_the_weighted_mean_of_the_folds(outcome):
     assert answer["accuracy"] > 0.8, "the preference of the test data is easy"
     low, high = answer["accuracy_interval"]
     assert low <= answer["accuracy"] <= high
-    assert {"longer", "shuffled_prompt"} == set(answer["baselines"])
+    assert {"longer", "shorter", "shuffled_prompt"} == set(answer["baselines"])
 
 
 def test_the_answer_can_be_taken_apart(outcome, data):
@@ -121,7 +121,7 @@ def test_too_many_folds_and_settings_without_effect_are_refused(prefloop, settin
     few = tmp_path / "few.jsonl"
     few.write_text("".join((data / "pairs.jsonl").read_text().splitlines(keepends=True)[:2]))
     refused = prefloop(*settings, "--data", few, "--num-folds", 9, "--out", tmp_path / "a")
-    assert refused.problem.endswith("different prompts are too few for 9 folds; lower it")
+    assert refused.problem.endswith("different conversations are too few for 9 folds; lower it")
     refused = prefloop(*settings, "--data", few, "--eval-data", few, "--out", tmp_path / "b")
     assert "eval_data has no effect here" in refused.problem
     refused = prefloop(*settings, "--data", f"{data / 'pairs.jsonl'}@2", "--out", tmp_path / "c")

@@ -1,6 +1,6 @@
 """The tutorial's loop on a slice of the real files, through the command line; what comes out loads in transformers.
 
-The numbers of docs/real-data.md are not reproduced here: models of this size and so little data learn nothing.
+The numbers of docs/tutorial.md are not reproduced here: models of this size and so little data learn nothing.
 """
 
 from __future__ import annotations
@@ -106,8 +106,18 @@ def test_every_pair_is_scored_once(loop: SimpleNamespace) -> None:
     assert len({row["place"] for row in rows} & places) == len(rows) == loop.crossval.answer["num_pairs"]
     low, high = loop.crossval.answer["accuracy_interval"]
     assert 0 <= low < loop.crossval.answer["accuracy"] < high <= 1
+    assert loop.crossval.answer["num_prompts_trained_on"] == 0
     # So few pairs cannot show a small difference, and the answer says so.
     assert loop.crossval.answer["against_longer"]["smallest_detectable"] > 0.1
+
+
+def test_a_trunk_that_knows_the_chosen_answers_is_reported(prefloop: Callable[..., Any], loop: SimpleNamespace) -> None:
+    outcome = prefloop(
+        *("reward crossval", "--model", loop.root / "sft", "--data", loop.files["ranked"], "--skip-bad"),
+        *("--num-folds", 2, "--max-length", 700, "--batch-size", 64, "--out", loop.root / "known"),
+    )
+    assert outcome.answer["num_prompts_trained_on"] == outcome.answer["num_prompts"]
+    assert f"prompts are also in {loop.files['ranked']}, which {loop.root / 'sft'} was trained on" in outcome.said
 
 
 def test_the_policy_moved_and_its_kl_is_reported(loop: SimpleNamespace) -> None:

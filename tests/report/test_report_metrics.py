@@ -74,3 +74,9 @@ def test_what_no_phase_claims_is_the_rest():
     found = metrics.seconds_by_phase({f"time/{name}_seconds": series for name, series in seconds.items()})
     assert found == {"rollout": 2.0, "update": 4.0, "rest": 1.0}
     assert metrics.seconds_by_phase({"time/step_seconds": seconds["step"]}) == {"step": 7.0}
+
+
+def test_no_heading_is_the_jargon_of_a_key():
+    assert metrics.heading_of("kl") == "KL"
+    assert metrics.heading_of("sft") == "Supervised fine-tuning"
+    assert metrics.heading_of("my_group") == "My group"

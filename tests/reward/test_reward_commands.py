@@ -34,6 +34,9 @@ def test_eval_tells_accuracy_beside_its_baselines(prefloop, data, reward_run):
     assert outcome.code == 0, outcome.said
     answer = outcome.answer
     assert answer["accuracy"] > 0.95 and answer["num_pairs"] == 320
+    # The model was trained on these very pairs, which is said.
+    assert answer["num_prompts_trained_on"] == answer["num_prompts"]
+    assert f"prompts are also in {data / 'pairs.jsonl'}, which {reward_run.run} was trained on" in outcome.said
     low, high = answer["accuracy_interval"]
     assert 0.9 < low <= answer["accuracy"] <= high <= 1
     # Length was drawn alike for both sides, and the prompt has nothing to do with the preference.
@@ -55,13 +58,17 @@ def test_eval_of_a_function(prefloop, data, tmp_path):
     outcome = prefloop("reward eval", f"{data / 'rewards.py'}:count_e", data / "pairs.jsonl")
     assert outcome.answer["accuracy"] == 1.0
     assert outcome.answer["accuracy_interval"] == [1.0, 1.0]
+    assert outcome.answer["num_prompts_trained_on"] == 0
 
 
 def test_a_summary_by_hand():
     pairs = [pair("p", "long one", "no"), pair("p", "a", "bbb"), pair("q", "same", "size"), pair("q", "xx", "y")]
     found = summarise(pairs, [1.0, 2.0, -1.0, 0.0], [1.0, -1.0, -1.0, -1.0], num_resamples=50, seed=0)
     assert found["accuracy"] == pytest.approx((1 + 1 + 0 + 0.5) / 4)
-    assert found["baselines"] == {"longer": pytest.approx((1 + 0 + 0.5 + 1) / 4), "shuffled_prompt": 0.25}
+    # A tie is half right on either side, so that the difference is that of the two accuracies.
+    assert found["against_longer"]["difference"] == pytest.approx(found["accuracy"] - found["baselines"]["longer"])
+    assert found["baselines"] == {"longer": 2.5 / 4, "shorter": 1.5 / 4, "shuffled_prompt": 0.25}
+    assert found["against_shorter"]["difference"] == pytest.approx((2.5 - 1.5) / 4)
     losses = [math.log(1 + math.exp(-margin)) for margin in (1.0, 2.0, -1.0, 0.0)]
     assert found["log_loss"] == pytest.approx(sum(losses) / 4)
     assert (found["num_pairs"], found["num_prompts"]) == (4, 2)
@@ -70,7 +77,19 @@ def test_a_summary_by_hand():
 def test_without_discordant_pairs_no_difference_can_be_seen():
     pairs = [pair("p", "long one", "no"), pair("q", "longer", "no")]
     found = summarise(pairs, [1.0, 2.0], [1.0, 2.0], num_resamples=20, seed=0)
-    assert found["against_longer"] == {"difference": 0.0, "p_value": 1.0, "smallest_detectable": None}
+    seen = {"difference": 0.0, "interval": [0.0, 0.0], "p_value": 1.0, "smallest_detectable": None}
+    assert found["against_longer"] == seen
+
+
+def test_pairs_of_one_prompt_count_as_what_they_know():
+    pairs = [pair(text, "long one", "no") for text in "pqrstuvw"]
+    margins = [1.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0]
+    once = summarise(pairs, margins, margins, num_resamples=200, seed=0)
+    many = summarise(pairs * 20, margins * 20, margins * 20, num_resamples=200, seed=0)
+    # Seven of eight prompts go to the ruler, none to the model: p = 2 (1/2)^7.
+    assert once["against_longer"]["p_value"] == pytest.approx(2 / 2**7)
+    assert many["against_longer"].pop("interval") == once["against_longer"].pop("interval")
+    assert many["against_longer"] == pytest.approx(once["against_longer"])
 
 
 def test_a_shuffled_prompt_is_another_one_and_each_serves_once():

@@ -1,5 +1,6 @@
 """Paired accuracy tests against published tables and exact enumeration."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from prefloop.statistics.pairwise import accuracy_with_ties, mcnemar, smallest_detectable_difference
+from prefloop.statistics.pairwise import (
+    accuracy_with_ties,
+    clustered_mcnemar,
+    independent_pairs,
+    mcnemar,
+    smallest_detectable_difference,
+)
 
 
 def table(both, only_a, only_b, neither):
@@ -106,3 +113,63 @@ def test_impossible_designs_are_refused(arguments):
     n, rate = arguments
     with pytest.raises(AssertionError):
         smallest_detectable_difference(n, discordant_rate=rate)
+
+
+# Pairs that share a prompt
+
+
+def signs(a, b):
+    """Margins whose signs say who is right."""
+    return np.where(a, 1.0, -1.0), np.where(b, 1.0, -1.0)
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(1, 9))
+def test_with_one_pair_a_prompt_the_clustered_test_is_mcnemar(both, only_a, only_b, neither):
+    a, b = table(both, only_a, only_b, neither)
+    found, expected = clustered_mcnemar(*signs(a, b), range(len(a))), mcnemar(a, b)
+    assert found.difference == pytest.approx(expected.difference)
+    assert found.p_value == pytest.approx(expected.p_value)
+
+
+def test_the_clustered_test_by_enumeration_of_all_signs():
+    rng = np.random.default_rng(4)
+    margins_a, margins_b = rng.integers(-1, 2, size=(2, 40))
+    clusters = rng.integers(0, 11, size=40)
+    gains = (np.sign(margins_a) - np.sign(margins_b)) / 2
+    sums = np.array([gains[clusters == cluster].sum() for cluster in range(11)])
+    flips = np.array(list(itertools.product([-1, 1], repeat=11))) @ sums
+    found = clustered_mcnemar(margins_a, margins_b, clusters.tolist())
+    assert found.difference == pytest.approx(accuracy_with_ties(margins_a) - accuracy_with_ties(margins_b))
+    assert found.p_value == pytest.approx((np.abs(flips) >= abs(gains.sum()) - 1e-9).mean())
+
+
+def test_copied_rows_change_neither_the_test_nor_what_can_be_seen():
+    a, b = signs(*table(30, 25, 12, 20))
+    clusters = list(range(len(a)))
+    one = clustered_mcnemar(a, b, clusters)
+    ten = clustered_mcnemar(np.tile(a, 10), np.tile(b, 10), clusters * 10)
+    assert ten == pytest.approx(one)
+    assert mcnemar(np.tile(a, 10) > 0, np.tile(b, 10) > 0).p_value < one.p_value / 100, "what copies do to pairs alone"
+    assert independent_pairs(a, b, clusters) == pytest.approx(len(a))
+    assert independent_pairs(np.tile(a, 10), np.tile(b, 10), clusters * 10) == pytest.approx(len(a))
+
+
+def test_the_clustered_test_errs_as_often_as_it_says():
+    # 60 prompts of four equal pairs, no difference: at 0.05 it may be wrong one time in twenty, pairs alone far more.
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(60), 4)
+    wrong, wrong_alone = 0, 0
+    for _ in range(400):
+        a, b = (np.repeat(rng.choice([-1.0, 1.0], size=60), 4) for _ in range(2))
+        wrong += clustered_mcnemar(a, b, clusters.tolist()).p_value <= 0.05
+        wrong_alone += mcnemar(a > 0, b > 0).p_value <= 0.05
+    assert wrong / 400 <= 0.07
+    assert wrong_alone / 400 >= 0.2
+
+
+def test_the_clustered_test_without_disagreement():
+    assert clustered_mcnemar([1.0, -2.0], [3.0, -1.0], ["p", "q"]) == (0.0, 1.0)
+    # One prompt, in which the models are right once each.
+    assert clustered_mcnemar([1.0, -1.0], [-1.0, 1.0], ["p", "p"]) == (0.0, 1.0)
+    assert independent_pairs([1.0, -2.0], [3.0, -1.0], ["p", "q"]) == 2
+    assert independent_pairs([1.0] * 8, [-1.0] * 8, ["p", "q"] * 4) == 2

@@ -14,7 +14,7 @@ from prefloop.data.dialogue import is_dialogue
 from prefloop.data.fields import Kind, kind_of
 from prefloop.data.read import iter_demonstrations, iter_distinct_prompts, iter_pairs, nothing_usable
 from prefloop.data.rows import Row, stream_rows
-from prefloop.data.split import Record, fold_of, prompt_key, split_of
+from prefloop.data.split import Record, conversation_key, fold_of, prompt_key, split_of
 from prefloop.data.stream import (
     Source,
     Tally,
@@ -101,7 +101,10 @@ def convert(config: DataConvertConfig) -> dict[str, Any]:
 
 
 def split(config: DataSplitConfig) -> dict[str, Any]:
-    """Write train.jsonl and eval.jsonl, or the folds, under `out`: all of them, or none."""
+    """Write train.jsonl and eval.jsonl, or the folds, under `out`: all of them, or none.
+
+    No prompt is in two of them, nor are two turns of one conversation.
+    """
     if config.folds == 1:
         raise InputError("one fold is no split", field="folds", remedy="give 2 or more, or 0 for train and eval")
     kind, _ = _recognise(config.file, config.kind)
@@ -115,11 +118,10 @@ def split(config: DataSplitConfig) -> dict[str, Any]:
     with record_files(paths, as_messages=as_messages) as writers:
         write = dict(zip(names, writers, strict=True))
         for _, record in READERS[kind](source, Tally(skip_bad=True)):
-            prompt_id = prompt_key(record)
-            name = _side(prompt_id, config)
+            name = _side(conversation_key(record), config)
             write[name](record)
             records[name] += 1
-            prompts[name].add(prompt_id)
+            prompts[name].add(prompt_key(record))
         if empty := [name for name in names if not records[name]]:
             raise InputError(
                 f"no prompt of {sum(map(len, prompts.values()))} falls into {empty[0]}",
@@ -140,10 +142,10 @@ def split(config: DataSplitConfig) -> dict[str, Any]:
     }
 
 
-def _side(prompt_id: str, config: DataSplitConfig) -> str:
+def _side(key: str, config: DataSplitConfig) -> str:
     if config.folds:
-        return f"fold-{fold_of(prompt_id, num_folds=config.folds, seed=config.seed)}"
-    return split_of(prompt_id, eval_fraction=config.eval_fraction, seed=config.seed)
+        return f"fold-{fold_of(key, num_folds=config.folds, seed=config.seed)}"
+    return split_of(key, eval_fraction=config.eval_fraction, seed=config.seed)
 
 
 def _survey(records: Iterator[Record]) -> tuple[bool, int]:

@@ -38,7 +38,7 @@ class DataConvertConfig(Section):
 
 
 class DataSplitConfig(Section):
-    """Split a data file by prompt: no prompt is on both sides, whatever the order of the rows."""
+    """Split a data file by prompt: no prompt, nor another turn of its conversation, is on both sides."""
 
     file: str
     """Data file: .jsonl, .jsonl.gz, .json or .parquet."""

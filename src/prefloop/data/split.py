@@ -1,7 +1,8 @@
-"""Which side of a split a prompt is on: a function of the prompt's id and the seed alone.
+"""Which side of a split a record is on: a function of how its conversation opens and of the seed alone.
 
-So no prompt is on two sides, and a row's side depends neither on the order of the file nor on the other rows. The
-shares are therefore met on average, not exactly.
+So no prompt is on two sides, nor are two turns of one conversation (a later prompt contains the earlier one and an
+answer to it), and a row's side depends neither on the order of the file nor on the other rows. The shares are
+therefore met on average, not exactly.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 from typing import Literal
 
 from prefloop.data.dialogue import prompt_id_of
-from prefloop.types import Demonstration, LabelledResponse, PreferencePair, Prompt
+from prefloop.types import Demonstration, LabelledResponse, Messages, PreferencePair, Prompt
 
 Record = PreferencePair | Demonstration | LabelledResponse | Prompt
 Side = Literal["train", "eval"]
@@ -18,36 +19,53 @@ Side = Literal["train", "eval"]
 _RESOLUTION = 2**64
 
 
-def split_of(prompt_id: str, *, eval_fraction: float, seed: int) -> Side:
-    """ "eval" for the share `eval_fraction` of all prompts, else "train". The eval side of a smaller share is part of
-    that of a larger one."""
+def split_of(key: str, *, eval_fraction: float, seed: int) -> Side:
+    """ "eval" for the share `eval_fraction` of all keys (`conversation_key`), else "train". The eval side of a smaller
+    share is part of that of a larger one."""
     assert 0 <= eval_fraction <= 1, "a share"
-    return "eval" if _uniform(f"split:{seed}:{prompt_id}") < eval_fraction * _RESOLUTION else "train"
+    return "eval" if _uniform(f"split:{seed}:{key}") < eval_fraction * _RESOLUTION else "train"
 
 
-def fold_of(prompt_id: str, *, num_folds: int, seed: int) -> int:
-    """The fold 0 ... num_folds - 1 of a prompt, independent of `split_of` at the same seed."""
+def fold_of(key: str, *, num_folds: int, seed: int) -> int:
+    """The fold 0 ... num_folds - 1 of a key (`conversation_key`), independent of `split_of` at the same seed."""
     assert num_folds >= 1, "at least one fold"
-    return _uniform(f"fold:{seed}:{prompt_id}") * num_folds // _RESOLUTION
+    return _uniform(f"fold:{seed}:{key}") * num_folds // _RESOLUTION
 
 
 def prompt_key(record: Record) -> str:
-    """The id of the prompt that decides the side of a record.
-
-    For a demonstration given as a whole dialogue: that of the turns before the assistant's first.
-    """
+    """The id of a record's prompt; of a demonstration given as a whole dialogue, that of its opening."""
     match record:
         case Prompt():
             return record.prompt_id
         case Demonstration():
-            opening = record.prompt
-            for message in () if opening else record.completion:
-                if message.role == "assistant":
-                    break
-                opening = (*opening, message)
-            return prompt_id_of(opening)
+            return prompt_id_of(record.prompt or _opening(record.completion))
         case _:
             return record.prompt.prompt_id
+
+
+def conversation_key(record: Record) -> str:
+    """The id of the turns before the assistant first answers: alike for all turns of a conversation.
+
+    Equal to `prompt_key` where the prompt has a single turn.
+    """
+    match record:
+        case Prompt():
+            turns = record.messages
+        case Demonstration():
+            turns = (*record.prompt, *record.completion)
+        case _:
+            turns = record.prompt.messages
+    return prompt_id_of(_opening(turns))
+
+
+def _opening(turns: Messages) -> Messages:
+    """The turns before the assistant's first answer to a user; a greeting of the assistant's is no answer."""
+    asked = False
+    for place, message in enumerate(turns):
+        if message.role == "assistant" and asked:
+            return turns[:place]
+        asked = asked or message.role == "user"
+    return turns
 
 
 def _uniform(text: str) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from prefloop.data.fields import suggestion
-from prefloop.data.split import Record, prompt_key
+from prefloop.data.split import Record, conversation_key, prompt_key
 from prefloop.types import Demonstration, LabelledResponse, Messages, PreferencePair, Prompt
 
 MAX_LISTED = 20
@@ -104,6 +104,7 @@ class Summary:
     num_records: int = 0
     ids: set[str] = field(default_factory=set)
     prompts: set[str] = field(default_factory=set)
+    conversations: set[str] = field(default_factory=set)
     lengths: dict[str, Lengths] = field(default_factory=dict)
     turns: Counter[int] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
@@ -118,6 +119,7 @@ class Summary:
         self.num_records += 1
         self.ids.add(view.record_id)
         self.prompts.add(prompt)
+        self.conversations.add(conversation_key(record))
         self.turns[sum(message.role != "system" for message in view.turns)] += 1
         self.sources[record.source] += 1
         # As a list: from a mapping, Counter would take the values for counts.
@@ -139,6 +141,7 @@ class Summary:
             "num_records": self.num_records,
             "num_duplicates": self.num_records - len(self.ids),
             "num_prompts": len(self.prompts),
+            "num_conversations": len(self.conversations),
             "turns": {str(count): self.turns[count] for count in sorted(self.turns)},
             "sources": {source or "(none)": count for source, count in self.sources.most_common()},
             "columns": dict(sorted(self.columns.items())),

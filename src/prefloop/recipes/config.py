@@ -100,9 +100,9 @@ class RewardCrossvalConfig(RewardConfig):
     """Cross-validated accuracy of a reward model: every pair is scored by a model that did not see its prompt."""
 
     num_folds: int = Field(5, ge=2)
-    """Folds; prompts are dealt by hash, so no prompt is in two of them."""
+    """Folds, dealt by the hash of how a conversation opens: none of its turns is in two of them."""
     num_resamples: PositiveInt = 2000
-    """Bootstrap resamples of prompts behind the interval."""
+    """Bootstrap resamples of conversations behind the interval."""
 
     @model_validator(mode="after")
     def _no_eval_data(self) -> RewardCrossvalConfig:

@@ -1,6 +1,6 @@
 """`reward crossval`: every pair scored once, by a reward model that did not see its prompt.
 
-The prompts are dealt into folds by hash; for each fold a reward model is trained on the other folds, by the same
+The conversations are dealt into folds by hash; for each fold a reward model is trained on the other folds, by the same
 function as `train reward`. Scores are normalised by each model's own mean and standard deviation before they are
 pooled, since raw scores of different models have no common scale; accuracy does not depend on that.
 """
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.console import say
+from prefloop.data.lineage import prompts_met
 from prefloop.data.read import read_pairs
-from prefloop.data.split import fold_of
+from prefloop.data.split import conversation_key, fold_of
 from prefloop.data.write import write_records
 from prefloop.models.load import default_device, new_reward_model
 from prefloop.recipes.config import RewardCrossvalConfig
@@ -51,6 +52,7 @@ def run(config: RewardCrossvalConfig) -> dict[str, Any]:
         if run_dir.finished:
             return stored_answer(run_dir.path)
         folds = _deal(config, start)
+        met = prompts_met(config.model, {pair.prompt.prompt_id for fold in folds for pair in fold})
         scored: list[Scored] = []
         for number, held_out in enumerate(folds):
             say(f"fold {number + 1} of {config.num_folds}: {len(held_out)} pairs held out")
@@ -68,6 +70,7 @@ def run(config: RewardCrossvalConfig) -> dict[str, Any]:
             accuracy_with_ties([each.margin for each in scored if each.fold == number])
             for number in range(config.num_folds)
         ]
+        answer |= {"num_prompts_trained_on": len(met)}
         answer |= {"num_folds": config.num_folds, "fold_accuracies": accuracies}
         run_dir.finish(stopped="done", metrics={}, outputs={"margins": "margins.jsonl"}, answer=answer)
         return answer
@@ -86,6 +89,7 @@ def _row(scored: Scored) -> dict[str, Any]:
         "place": scored.pair.place,
         "pair_id": scored.pair.pair_id,
         "prompt_id": scored.pair.prompt.prompt_id,
+        "conversation": conversation_key(scored.pair),
         "fold": scored.fold,
         "margin": scored.margin,
         "shuffled_prompt_margin": scored.shuffled_margin,
@@ -104,12 +108,12 @@ def _deal(config: RewardCrossvalConfig, start: Path) -> list[list[PreferencePair
     pairs, _ = encode_pairs(config, model, chat, pairs)
     folds: list[list[PreferencePair]] = [[] for _ in range(config.num_folds)]
     for pair in pairs:
-        folds[fold_of(pair.prompt.prompt_id, num_folds=config.num_folds, seed=config.seed)].append(pair)
+        folds[fold_of(conversation_key(pair), num_folds=config.num_folds, seed=config.seed)].append(pair)
     # A fold with a single prompt has no other one to shuffle it with.
     if min(len({pair.prompt.prompt_id for pair in fold}) for fold in folds) < 2:
-        num_prompts = len({pair.prompt.prompt_id for pair in pairs})
+        num_conversations = len({conversation_key(pair) for pair in pairs})
         raise InputError(
-            f"{num_prompts} different prompts are too few for {config.num_folds} folds",
+            f"{num_conversations} different conversations are too few for {config.num_folds} folds",
             field="num_folds",
             remedy="lower it",
         )

@@ -11,6 +11,7 @@ import numpy as np
 from prefloop.report.figures import PALETTE, Line, curves
 from prefloop.report.page import Plot
 from prefloop.report.records import read_lines
+from prefloop.report.wording import plain
 
 MAX_POINTS = 400
 """More steps than this are averaged in blocks: a page of a long run stays small."""
@@ -38,6 +39,16 @@ METRIC_NAMES: Mapping[str, str] = {
     "value/explained_variance": "Explained variance of the value model",
 }
 """What the common metrics are, in words; the others go by their key."""
+
+GROUP_NAMES: Mapping[str, str] = {
+    "sft": "Supervised fine-tuning",
+    "kl": "KL",
+    "optim": "Optimiser",
+    "eval": "Held-out rows",
+    "response": "Responses",
+    "value": "Value model",
+}
+"""Groups of metrics whose key is no heading as it stands."""
 
 
 @dataclass
@@ -70,6 +81,11 @@ def read_metrics(run_dir: Path) -> dict[str, Series]:
 def group_of(key: str) -> str:
     """The part of a key before its slash; "training" where there is none."""
     return key.split("/", 1)[0] if "/" in key else "training"
+
+
+def heading_of(group: str) -> str:
+    """A group of metrics as a heading."""
+    return GROUP_NAMES.get(group) or plain(group).capitalize()
 
 
 def grouped_keys(metrics: Metrics) -> dict[str, list[str]]:

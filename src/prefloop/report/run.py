@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from prefloop.report import figures
+from prefloop.report.accuracy import accuracy_blocks
 from prefloop.report.metrics import (
     METRIC_NAMES,
     Metrics,
     grouped_keys,
+    heading_of,
     metric_plot,
     read_metrics,
     seconds_by_phase,
@@ -36,6 +38,9 @@ from prefloop.rundir import read_json
 
 NUM_ROLLOUTS = 10
 
+ANSWERS: dict[str, Callable[[Mapping[str, Any], Path], list[Block]]] = {"reward crossval": accuracy_blocks}
+"""Command -> its answer for people; that of the others is shown as it stands."""
+
 
 class StoredRollout(Record):
     """What the page shows of a line of `rollouts/rollouts.jsonl`."""
@@ -54,7 +59,7 @@ def render_run(run_dir: Path) -> str:
     metrics = read_metrics(run_dir)
     command = result["command"]
     sections = [
-        PageSection("Result", "result", _result(result)),
+        PageSection("Result", "result", _result(result, run_dir / "result.json")),
         PageSection("Inputs", "inputs", _inputs(run_dir)),
         PageSection("Training curves", "curves", _curves(command, metrics)),
         PageSection("Responses", "responses", _rollouts(run_dir / "rollouts" / "rollouts.jsonl")),
@@ -76,8 +81,9 @@ def configuration(run_dir: Path) -> list[Block]:
     return [Fold("config.yaml, defaults included", [Verbatim(path.read_text(encoding="utf-8", errors="replace"))])]
 
 
-def _result(result: Mapping[str, Any]) -> list[Block]:
-    blocks: list[Block] = []
+def _result(result: Mapping[str, Any], path: Path) -> list[Block]:
+    shown = ANSWERS.get(result["command"])
+    blocks = shown(result.get("answer") or {}, path) if shown else []
     metrics, outputs = result.get("metrics") or {}, result.get("outputs") or {}
     known = [[METRIC_NAMES[name], name, _cell(value)] for name, value in metrics.items() if name in METRIC_NAMES]
     rest = [[str(name), _cell(value)] for name, value in metrics.items() if name not in METRIC_NAMES]
@@ -116,7 +122,7 @@ def _curves(command: str, metrics: Metrics) -> list[Block]:
     blocks: list[Block] = []
     for group, keys in grouped_keys(metrics).items():
         plots = [metric_plot(key, {command: metrics}, colors) for key in keys]
-        blocks.append(Plots(plots, small=True, title=plain(group).capitalize()))
+        blocks.append(Plots(plots, small=True, title=heading_of(group)))
     return blocks
 
 

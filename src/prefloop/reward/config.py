@@ -110,7 +110,7 @@ class RewardEvalConfig(Section):
     skip_bad: bool = False
     """Leave unusable rows out (they are counted and named) instead of stopping."""
     num_resamples: PositiveInt = 2000
-    """Bootstrap resamples of prompts behind the interval."""
+    """Bootstrap resamples of conversations behind the interval."""
     seed: int = Field(0, ge=0, lt=10**9)
     """Seed of the bootstrap and of the shuffled prompts."""
 

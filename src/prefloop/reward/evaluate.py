@@ -10,15 +10,22 @@ from typing import Any
 import numpy as np
 
 from prefloop.data.formats import prompt_of
+from prefloop.data.lineage import prompts_met
 from prefloop.data.read import read_pairs
 from prefloop.data.rows import Row, stream_rows
+from prefloop.data.split import conversation_key
 from prefloop.models.load import default_device
 from prefloop.reward.config import RewardEvalConfig, RewardScoreConfig
-from prefloop.reward.scoring import Response, Scorer, load_scorer
+from prefloop.reward.scoring import Response, Scorer, load_scorer, parse_spec
 from prefloop.rundir import atomic_file, input_of_run, output_file
 from prefloop.statistics.calibration import expected_calibration_error, fit_temperature, log_loss, pairwise_confidence
 from prefloop.statistics.intervals import cluster_bootstrap
-from prefloop.statistics.pairwise import accuracy_with_ties, mcnemar, smallest_detectable_difference
+from prefloop.statistics.pairwise import (
+    accuracy_with_ties,
+    clustered_mcnemar,
+    independent_pairs,
+    smallest_detectable_difference,
+)
 from prefloop.types import InputError, PreferencePair, Prompt
 
 
@@ -38,9 +45,12 @@ def shuffled_prompts(pairs: list[PreferencePair], seed: int) -> list[Prompt]:
 
 
 def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
-    """Accuracy with a bootstrap interval over prompts, log-loss and calibration, beside the baselines."""
+    """Accuracy with a bootstrap interval over conversations, log-loss and calibration, beside the baselines."""
     pairs = read_pairs([config.data], skip_bad=config.skip_bad).records
-    scorer = load_scorer([config.model, *config.also], device=default_device(), settings=config.scoring)
+    specs = [config.model, *config.also]
+    asked = {pair.prompt.prompt_id for pair in pairs}
+    met = set().union(*(prompts_met(parse_spec(spec).name, asked) for spec in specs))
+    scorer = load_scorer(specs, device=default_device(), settings=config.scoring)
     own = margins_of(scorer, pairs, [pair.prompt for pair in pairs])
     answer = summarise(
         pairs,
@@ -50,25 +60,25 @@ def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
         seed=config.seed,
     )
     start = shlex.quote(input_of_run(config.model, "model") or "runs/sft")
-    reward, prompts = shlex.join([config.model, *config.also]), shlex.quote(config.data)
+    reward, prompts = shlex.join(specs), shlex.quote(config.data)
     skip_bad = " --skip-bad" if config.skip_bad else ""
     following = f"prefloop train policy --model {start} --reward {reward} --prompts {prompts}{skip_bad}"
-    return {**answer, "next": following}
+    return {**answer, "num_prompts_trained_on": len(met), "next": following}
 
 
 def summarise(
     pairs: list[PreferencePair], margins: list[float], shuffled: list[float], *, num_resamples: int, seed: int
 ) -> dict[str, Any]:
-    """The answer of `reward eval` from the margins with the right and with shuffled prompts."""
+    """The answer of `reward eval` from the margins with the right and with shuffled prompts.
+
+    Length is a ruler in both directions: where people chose the shorter response, beating the longer one is no feat.
+    """
     longer = [float(len(pair.chosen) - len(pair.rejected)) for pair in pairs]
+    shorter = [-more for more in longer]
     correct = [accuracy_with_ties([margin]) for margin in margins]
-    clusters = [pair.prompt.prompt_id for pair in pairs]
+    clusters = [conversation_key(pair) for pair in pairs]
     interval = cluster_bootstrap(correct, clusters, num_resamples=num_resamples, seed=seed)
     confidence, right = pairwise_confidence(margins)
-    model_right, ruler_right = np.asarray(margins) > 0, np.asarray(longer) > 0
-    discordant = float((model_right != ruler_right).mean())
-    against_longer = mcnemar(model_right, ruler_right)
-    detectable = smallest_detectable_difference(len(pairs), discordant_rate=discordant) if discordant else math.inf
     return {
         "accuracy": accuracy_with_ties(margins),
         "accuracy_interval": list(interval),
@@ -76,13 +86,33 @@ def summarise(
         "ece": expected_calibration_error(confidence, right, lowest=0.5),
         "temperature": fit_temperature(margins),
         "num_pairs": len(pairs),
-        "num_prompts": len(set(clusters)),
-        "baselines": {"longer": accuracy_with_ties(longer), "shuffled_prompt": accuracy_with_ties(shuffled)},
-        "against_longer": {
-            "difference": against_longer.difference,
-            "p_value": against_longer.p_value,
-            "smallest_detectable": detectable if math.isfinite(detectable) else None,
+        "num_prompts": len({pair.prompt.prompt_id for pair in pairs}),
+        "num_conversations": len(set(clusters)),
+        "baselines": {
+            "longer": accuracy_with_ties(longer),
+            "shorter": accuracy_with_ties(shorter),
+            "shuffled_prompt": accuracy_with_ties(shuffled),
         },
+        "against_longer": _against(longer, margins, clusters, num_resamples=num_resamples, seed=seed),
+        "against_shorter": _against(shorter, margins, clusters, num_resamples=num_resamples, seed=seed),
+    }
+
+
+def _against(
+    ruler: list[float], margins: list[float], clusters: list[str], *, num_resamples: int, seed: int
+) -> dict[str, Any]:
+    """How much more accurate the margins are than those of a ruler, and what difference could have been seen."""
+    gains = [accuracy_with_ties([mine]) - accuracy_with_ties([its]) for mine, its in zip(margins, ruler, strict=True)]
+    found = clustered_mcnemar(margins, ruler, clusters)
+    discordant = float(((np.asarray(margins) > 0) != (np.asarray(ruler) > 0)).mean())
+    # Pairs of one conversation are not independent: what can be seen depends on how many would be.
+    num_independent = max(1.0, independent_pairs(margins, ruler, clusters))
+    detectable = smallest_detectable_difference(num_independent, discordant_rate=discordant) if discordant else math.inf
+    return {
+        "difference": found.difference,
+        "interval": list(cluster_bootstrap(gains, clusters, num_resamples=num_resamples, seed=seed)),
+        "p_value": found.p_value,
+        "smallest_detectable": detectable if math.isfinite(detectable) else None,
     }
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy import stats
+from numpy.typing import ArrayLike, NDArray
+from scipy import signal, stats
 
 
 class PairedTest(NamedTuple):
@@ -41,13 +42,65 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> PairedTest:
     return PairedTest((only_a - only_b) / first.size, min(1.0, 2 * tail))
 
 
-def smallest_detectable_difference(n: int, *, discordant_rate: float, power: float = 0.8, level: float = 0.05) -> float:
+def clustered_mcnemar(margins_a: ArrayLike, margins_b: ArrayLike, clusters: Sequence[Hashable]) -> PairedTest:
+    """As `mcnemar`, where the pairs of a cluster (usually the prompt) are not independent: exact, two-sided.
+
+    Margins of chosen over rejected and clusters are [n]; a pair is right above 0 and half right at 0, so difference =
+    accuracy_with_ties(a) - accuracy_with_ties(b). For equal models what a cluster adds to it is as likely with the
+    other sign: S = sum_c s_c d_c with independent fair signs s_c, and p = P(|S| >= |observed|). Clusters of one pair
+    without ties give `mcnemar`; rows copied inside their cluster change no p.
+
+    Source: Fisher (1935), The Design of Experiments, section 21; over clusters: Gail et al. (1996).
+    """
+    gains = _half_gains(margins_a, margins_b)
+    sums = _cluster_sums(gains, clusters)
+    p_value = _sign_flip_p(sums[sums != 0].astype(np.int64)) if sums.any() else 1.0
+    return PairedTest(float(gains.mean()) / 2, p_value)
+
+
+def _sign_flip_p(sums: NDArray[np.int64]) -> float:
+    """P(|S| >= |sum of sums|), S = sum_c s_c sums_c with fair signs; none of the sums is 0."""
+    unit = int(np.gcd.reduce(sums))
+    sizes, counts = np.unique(np.abs(sums) // unit, return_counts=True)
+    # (S + sum of sizes) / 2 is a sum of size x Binomial(count, 1/2) over the distinct sizes.
+    distribution = np.ones(1)
+    for size, count in zip(sizes, counts, strict=True):
+        spread = np.zeros(size * count + 1)
+        spread[::size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        distribution = signal.convolve(distribution, spread)
+    values = 2 * np.arange(len(distribution)) - (len(distribution) - 1)
+    observed = abs(int(sums.sum())) // unit
+    return min(1.0, max(0.0, float(distribution[np.abs(values) >= observed].sum())))
+
+
+def independent_pairs(margins_a: ArrayLike, margins_b: ArrayLike, clusters: Sequence[Hashable]) -> float:
+    """How many independent pairs would know the difference of two accuracies as well as these n do, at most n.
+
+    Arguments as in `clustered_mcnemar`. n / design effect, the ratio of the variance of the mean difference with
+    clusters, sum_c (sum_{i in c} (d_i - mean))^2, to that without, sum_i (d_i - mean)^2. Copies of a row inside its
+    cluster add nothing. Where all d are equal their spread tells nothing, and the clusters are counted.
+
+    Source: Kish (1965), Survey Sampling, on the design effect.
+    """
+    gains = _half_gains(margins_a, margins_b)
+    away = gains - gains.mean()
+    alone, clustered = float((away**2).sum()), float((_cluster_sums(away, clusters) ** 2).sum())
+    if alone == 0:
+        return float(len(set(clusters)))
+    return len(gains) * min(1.0, alone / clustered) if clustered > 0 else float(len(gains))
+
+
+def smallest_detectable_difference(
+    n: float, *, discordant_rate: float, power: float = 0.8, level: float = 0.05
+) -> float:
     """The difference of two accuracies that a McNemar test on n pairs finds with probability `power`.
 
     discordant_rate psi: share of pairs on which the two models disagree. Solves
     z_{1 - level/2} sqrt(psi) + z_power sqrt(psi - d^2) = d sqrt(n) for d; the positive root is
     d = (z_a sqrt(n psi) + z_b sqrt(psi (n - z_a^2 + z_b^2))) / (n + z_b^2).
     A difference cannot exceed psi: where the root does, the answer is infinite (no difference can be seen).
+
+    n may be a number of independent pairs that is not whole (`independent_pairs`).
 
     Source: Miettinen (1968); Connor (1987), equation 3. A normal approximation: the exact test needs slightly more.
     """
@@ -59,3 +112,20 @@ def smallest_detectable_difference(n: int, *, discordant_rate: float, power: flo
         return math.inf
     difference = (z_level * math.sqrt(n * discordant_rate) + z_power * math.sqrt(under_root)) / (n + z_power**2)
     return difference if difference <= discordant_rate else math.inf
+
+
+def _half_gains(margins_a: ArrayLike, margins_b: ArrayLike) -> NDArray[np.int64]:
+    """Twice what a gains over b on each pair: 2 where only a is right, 1 where one of them has a tie."""
+    first, second = np.sign(np.asarray(margins_a, float)), np.sign(np.asarray(margins_b, float))
+    assert first.shape == second.shape and first.ndim == 1 and first.size, (first.shape, second.shape)
+    assert not np.isnan(first + second).any(), "a margin is nan"
+    gains: NDArray[np.int64] = (first - second).astype(np.int64)
+    return gains
+
+
+def _cluster_sums(values: NDArray[Any], clusters: Sequence[Hashable]) -> NDArray[np.float64]:
+    """The sum of the values [n] of each cluster."""
+    assert len(values) == len(clusters), (len(values), len(clusters))
+    number: dict[Hashable, int] = {}
+    membership = [number.setdefault(cluster, len(number)) for cluster in clusters]
+    return np.bincount(membership, weights=values).astype(np.float64)

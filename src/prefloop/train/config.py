@@ -92,9 +92,9 @@ class OfflineConfig(TrainConfig):
     data: tuple[str, ...] = Field(min_length=1)
     """Training files (JSON Lines, .gz, Parquet); PATH@WEIGHT weighs a file."""
     eval_data: tuple[str, ...] = ()
-    """Held-out files; without them a share of the prompts of --data is held out."""
+    """Held-out files; without them a share of the conversations of --data is held out."""
     eval_fraction: float = Field(0.05, ge=0, lt=1)
-    """Share of the prompts held out when no --eval-data is given; chosen by prompt hash."""
+    """Share of the conversations held out when no --eval-data is given; chosen by the hash of how they open."""
     skip_bad: bool = False
     """Leave unusable or over-long rows out (they are counted and named) instead of stopping."""
     max_length: PositiveInt = 512

@@ -53,12 +53,12 @@ def shell_words(*words: str, skip_bad: bool = False) -> str:
 
 
 def hold_out(
-    records: Sequence[Record], prompt_id: Callable[[Record], str], *, eval_fraction: float, seed: int
+    records: Sequence[Record], key: Callable[[Record], str], *, eval_fraction: float, seed: int
 ) -> tuple[list[Record], list[Record]]:
-    """Training and held-out records; no prompt is on both sides. Raises InputError if nothing is left to train on."""
+    """Training and held-out records; no key is on both sides. Raises InputError if nothing is left to train on."""
     sides: dict[str, list[Record]] = {"train": [], "eval": []}
     for record in records:
-        sides[split_of(prompt_id(record), eval_fraction=eval_fraction, seed=seed)].append(record)
+        sides[split_of(key(record), eval_fraction=eval_fraction, seed=seed)].append(record)
     if records and not sides["train"]:
         raise InputError(
             f"all {len(records)} rows would be held out, none is left to train on",

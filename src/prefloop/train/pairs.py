@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prefloop.data.read import read_pairs
+from prefloop.data.split import conversation_key
 from prefloop.models.batching import TokenBatch, collate, micro_batches
 from prefloop.models.chat import Chat, Encoded
 from prefloop.models.forward import sequence_scores
@@ -20,10 +21,10 @@ EncodedPair = tuple[Encoded, Encoded]
 
 
 def load_pairs(config: OfflineConfig) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """Training and held-out pairs: from --eval-data, or a share of the prompts of --data."""
+    """Training and held-out pairs: from --eval-data, or a share of the conversations of --data."""
     pairs = read_pairs(config.data, skip_bad=config.skip_bad).records
     if not config.eval_data:
-        return hold_out(pairs, lambda pair: pair.prompt.prompt_id, eval_fraction=config.eval_fraction, seed=config.seed)
+        return hold_out(pairs, conversation_key, eval_fraction=config.eval_fraction, seed=config.seed)
     held_out = read_pairs(config.eval_data, skip_bad=config.skip_bad).records
     check_disjoint(pairs, held_out)
     return pairs, held_out

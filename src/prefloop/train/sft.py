@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prefloop.data.read import read_demonstrations
-from prefloop.data.split import prompt_key
+from prefloop.data.split import conversation_key
 from prefloop.functional.losses import nll_loss
 from prefloop.models.batching import collate, micro_batches
 from prefloop.models.chat import Chat, Encoded, train_chat
@@ -58,7 +58,7 @@ def train(config: SFTConfig) -> RunResult:
             held_out = read_demonstrations(config.eval_data, skip_bad=config.skip_bad).records
         else:
             demonstrations, held_out = hold_out(
-                demonstrations, prompt_key, eval_fraction=config.eval_fraction, seed=config.seed
+                demonstrations, conversation_key, eval_fraction=config.eval_fraction, seed=config.seed
             )
         model, chat = _start(config, start, demonstrations)
         if config.lora is not None and start is not None:
