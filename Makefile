@@ -2,6 +2,7 @@
 #
 #   make venv     installs everything that development needs
 #   make test     the same, then runs the tests
+#   make test-peers   makes .venv-peers-trl and .venv-peers-trl-1.12 too, then compares with these releases of TRL
 #   make lint     the same, then ruff, mypy and import-linter
 #   make demo     installs what running needs, then runs the whole loop in the simulated world
 #   make clean    removes caches and build products (neither .venv nor runs)
@@ -18,7 +19,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: venv test lint demo clean
+.PHONY: venv test test-peers lint demo clean
 
 venv: .venv/.installed-dev
 
@@ -37,6 +38,16 @@ venv: .venv/.installed-dev
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.venv-peers-%/.installed: tests/peers/requirements-%.txt
+	@echo "installing into .venv-peers-$*: $(TORCH), transformers, TRL (1.2 GB as a CPU build)"
+	$(PYTHON) -m venv .venv-peers-$*
+	.venv-peers-$*/bin/python -m pip install --disable-pip-version-check --quiet \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $<
+	@touch $@
+
+test-peers: .venv/.installed-dev .venv-peers-trl/.installed .venv-peers-trl-1.12/.installed
+	PREFLOOP_PEERS=. $(BIN)/python -m pytest tests/peers
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -35,7 +35,11 @@ def main(case_path: str, answer_path: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(case["model"])
     load = AutoModelForSequenceClassification if case["trainer"] == "reward" else AutoModelForCausalLM
     model = load.from_pretrained(case["model"], dtype=torch.float32)
-    more = {} if case["trainer"] == "reward" else {"ref_model": load.from_pretrained(case["reference"], dtype=torch.float32)}
+    more = (
+        {}
+        if case["trainer"] == "reward"
+        else {"ref_model": load.from_pretrained(case["reference"], dtype=torch.float32)}
+    )
     with tempfile.TemporaryDirectory() as scratch:
         config = config_class(
             output_dir=scratch,

@@ -14,7 +14,6 @@ import tempfile
 
 os.environ.update(HF_HUB_OFFLINE="1", TRL_EXPERIMENTAL_SILENCE="1", TOKENIZERS_PARALLELISM="false")
 
-import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
