@@ -23,8 +23,9 @@ from prefloop.data.config import DataCheckConfig
 from prefloop.data.fields import kind_of
 from prefloop.fields import as_text, section_type
 from prefloop.flags import parse
-from prefloop.train.algorithms.ppo import PPO
-from prefloop.train.algorithms.rloo import RLOO
+from prefloop.models.config import LoraConfig
+from prefloop.reward.config import ScoringConfig, ShapingConfig
+from prefloop.train.algorithms import ALGORITHMS, algorithm_settings
 from prefloop.train.config import OptimizerConfig, PolicyConfig, PreferenceConfig, RewardConfig, SFTConfig
 from prefloop.train.preference_losses import LOSSES
 
@@ -187,17 +188,19 @@ def _default(model: type[BaseModel], field: str) -> str:
     if info.is_required():
         return "required"
     section = section_type(info.annotation)
-    if section is None:
+    if section is None or info.default is None:
         return f"`{as_text(info.default)}`"
     changed = info.default.model_dump(exclude_unset=True)
     return f"`{section.__name__}`" + (f" with `{as_text(changed)}`" if changed else "")
 
 
 # The base classes of algorithms and of losses are no configs of their own: each one's table is whole.
-WHOLE = (PPO, RLOO, *LOSSES.values())
+WHOLE = (*map(algorithm_settings, ALGORITHMS), *LOSSES.values())
+CONFIGS = (SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig)
+PARTS = (LoraConfig, OptimizerConfig, ScoringConfig, ShapingConfig)
 
 
-@pytest.mark.parametrize("model", [OptimizerConfig, SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig, *WHOLE])
+@pytest.mark.parametrize("model", [*PARTS, *CONFIGS, *WHOLE])
 def test_every_default_stands_in_the_table(model: type[BaseModel]) -> None:
     documented = _documented()
     wanted = {field: _default(model, field) for field in model.model_fields}
@@ -213,12 +216,8 @@ def test_every_default_stands_in_the_table(model: type[BaseModel]) -> None:
 
 
 def test_no_table_has_a_setting_that_does_not_exist() -> None:
-    known = {
-        each.__name__: each
-        for model in (SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig)
-        for each in model.__mro__
-    }
-    known |= {each.__name__: each for each in (OptimizerConfig, *WHOLE)}
+    known = {each.__name__: each for model in CONFIGS for each in model.__mro__}
+    known |= {each.__name__: each for each in (*PARTS, *WHOLE)}
     known["ScratchConfig"] = section_type(SFTConfig.model_fields["scratch"].annotation)
     for name, table in _documented().items():
         assert table.keys() <= known[name].model_fields.keys()
@@ -227,7 +226,8 @@ def test_no_table_has_a_setting_that_does_not_exist() -> None:
 def test_every_default_has_a_source() -> None:
     for name, table in _documented().items():
         for field, (default, source) in table.items():
-            derived = default == "required" or default.startswith("`OptimizerConfig`") or default == "`ScratchConfig`"
+            sections = ("`OptimizerConfig`", "`ScratchConfig`", "`ScoringConfig`", "`ShapingConfig`")
+            derived = default == "required" or default.startswith(sections)
             assert source or derived, f"{name}.{field}"
 
 

@@ -49,6 +49,12 @@ COMMANDS: dict[str, Command] = {
         summary="The whole loop in the simulated world, offline, ending in a report.",
         example="prefloop demo --out runs/demo",
     ),
+    "doctor": Command(
+        config="prefloop.recipes.config:DoctorConfig",
+        run="prefloop.recipes.doctor:run",
+        summary="What this machine has and lacks; with a model, the start-up checks on it.",
+        example="prefloop doctor --model runs/sft",
+    ),
     "data check": Command(
         config="prefloop.data.config:DataCheckConfig",
         run="prefloop.data.commands:check",
@@ -112,6 +118,13 @@ COMMANDS: dict[str, Command] = {
         example="prefloop reward score runs/reward responses.jsonl --out scores.jsonl",
         positionals=("model", "data"),
     ),
+    "reward serve": Command(
+        config="prefloop.reward.config:RewardServeConfig",
+        run="prefloop.reward.serve:serve",
+        summary="Answer scores over HTTP, to prefloop and to OpenRLHF.",
+        example="prefloop reward serve runs/reward --port 8900",
+        positionals=("model",),
+    ),
     "reward crossval": Command(
         config="prefloop.recipes.config:RewardCrossvalConfig",
         run="prefloop.recipes.crossval:run",
@@ -124,6 +137,13 @@ COMMANDS: dict[str, Command] = {
         summary="Sample responses of a policy to prompts, as JSON Lines.",
         example="prefloop sample runs/ppo prompts.jsonl --out responses.jsonl",
         positionals=("model", "prompts"),
+    ),
+    "model interpolate": Command(
+        config="prefloop.train.config:InterpolateConfig",
+        run="prefloop.train.interpolate:run",
+        summary="Write the model whose weights lie between two others.",
+        example="prefloop model interpolate runs/sft runs/ppo --weight 0.5 --out runs/half",
+        positionals=("base", "tuned"),
     ),
     "sandbox list": Command(
         config="prefloop.recipes.config:SandboxListConfig",

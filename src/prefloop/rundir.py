@@ -32,7 +32,11 @@ from prefloop.config import Section, config_hash, differing_keys, dump_yaml
 from prefloop.console import say
 from prefloop.types import InputError, RunResult
 
-VERSIONED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
+TRACKERS = "trackers"
+"""Directory of a run in which experiment trackers keep their files."""
+NOT_COMPARED = ("out", "report_to")
+"""Settings that say where a run's results go and change none of them: a resumed run may have others."""
+VERSIONED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "scipy")
 
 
 def fsync_directory(path: Path) -> None:
@@ -136,7 +140,7 @@ class RunDir:
                 raise InputError("no such file", path=file, field=name.partition(":")[0])
         self.command, self.config = command, config
         out: str | None = getattr(config, "out", None)
-        self.path = Path(out or f"runs/{command.replace(' ', '-')}-{config_hash(config)[:8]}")
+        self.path = Path(out or f"runs/{command.replace(' ', '-')}-{config_hash(config, NOT_COMPARED)[:8]}")
         self._claim()
         self._lock = (self.path / "lock").open("w")
         try:
@@ -167,11 +171,9 @@ class RunDir:
 
     def _begun(self) -> bool:
         """Whether anything was made here beside the record of config and inputs; half-written files do not count."""
-        own = {self.path / name for name in ("lock", "config.yaml", "inputs.json")}
-        return any(
-            file.is_file() and file not in own and not any(part[0] == "." for part in file.relative_to(self.path).parts)
-            for file in self.path.rglob("*")
-        )
+        own = {"lock", "config.yaml", "inputs.json", TRACKERS}
+        files = (file.relative_to(self.path).parts for file in self.path.rglob("*") if file.is_file())
+        return any(parts[0] not in own and not any(part[0] == "." for part in parts) for parts in files)
 
     def _record(self, inputs: Mapping[str, Path]) -> None:
         config_path, inputs_path = self.path / "config.yaml", self.path / "inputs.json"
@@ -205,7 +207,7 @@ class RunDir:
             )
         old = yaml.safe_load(config_path.read_text(encoding="utf-8"))
         new = yaml.safe_load(dump_yaml(self.config))
-        differing = [key for key in differing_keys(old, new) if key != "out"]
+        differing = [key for key in differing_keys(old, new) if key not in NOT_COMPARED]
         differing += [
             f"{name} (its content changed)"
             for name, entry in hashes.items()
@@ -249,11 +251,24 @@ class RunDir:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
+    def sync(self) -> None:
+        """Have metrics and rollouts on disk, so that no checkpoint outlives the log of the steps before it."""
+        for path in self._step_files():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            fsync_directory(path.parent)
+
     def forget_after(self, step: int) -> None:
-        """Drop the metrics and rollouts of steps after `step`: a resumed run does those steps again."""
-        for path in (self.path / "metrics.jsonl", self.path / "rollouts" / "rollouts.jsonl"):
-            if path.exists():
-                _keep_until(path, step)
+        """Drop the metrics and rollouts of steps after `step`: a resumed run does those steps again.
+
+        Raises InputError for a line that cannot be read, unless it is the last one, which a crash may have cut off.
+        """
+        for path in self._step_files():
+            _keep_until(path, step)
+
+    def _step_files(self) -> list[Path]:
+        files = (self.path / "metrics.jsonl", self.path / "rollouts" / "rollouts.jsonl")
+        return [path for path in files if path.exists()]
 
     def finish(
         self,
@@ -275,8 +290,17 @@ def _keep_until(path: Path, step: int) -> None:
     """Rewrite a JSON Lines file without the rows of later steps, and without a last line that was never finished."""
     kept = []
     # Only a newline ends a line here: the text of a response may hold other separators, such as U+2028.
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        if json.loads(line)["step"] <= step:
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            wanted = json.loads(line)["step"] <= step
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"this line of the run's log is damaged ({error})",
+                path=path,
+                line=number,
+                remedy="restore the file, or delete the run directory and begin again",
+            ) from error
+        if wanted:
             kept.append(line.decode("utf-8") + "\n")
     with atomic_file(path) as file:
         file.writelines(kept)

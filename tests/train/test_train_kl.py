@@ -57,14 +57,16 @@ def test_every_demanded_metric_is_logged(tune, short, algorithm):
 
 
 def test_reward_is_score_minus_the_weighted_kl(tune, short):
-    rows = tune(*short, "--num-steps", 6, "--kl-coef", 0.3, "--score-clip", 100, "--kl-budget", "none").metrics()
+    settings = ("--kl-coef", 0.3, "--shaping.score-clip", 100, "--kl-budget", "none")
+    rows = tune(*short, "--num-steps", 6, *settings).metrics()
     for row in rows:
         assert row["reward/mean"] == pytest.approx(row["score/mean"] - 0.3 * row["kl/sequence"], abs=1e-4)
 
 
 def test_truncated_responses_get_their_score(tune, short):
-    words = ("--max-new-tokens", 2, "--num-steps", 1, "--score-clip", 100, "--save-rollouts", 32)
-    for settings, expected in ((("--truncated-score", -7), -7.0), ((), None)):
+    words = ("--max-new-tokens", 2, "--num-steps", 1, "--shaping.score-clip", 100, "--save-rollouts", 32)
+    given = ("--shaping.truncated", "score", "--shaping.truncated-score", -7)
+    for settings, expected in ((given, -7.0), ((), None)):
         outcome = tune(*short, *words, *settings)
         rollouts = (outcome.run / "rollouts" / "rollouts.jsonl").read_text().splitlines()
         cut_off = {True: 0, False: 0}

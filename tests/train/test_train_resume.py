@@ -289,11 +289,12 @@ def test_a_second_process_in_one_directory_is_refused(prefloop, command, tmp_pat
     assert os.listdir(tmp_path / "run") == ["lock"]
 
 
-def full_disk_at_the_weights(patch, after):
+def full_disk_at_the_weights(patch, num_checkpoints):
     serialize, calls = safetensors.torch.serialize_file, itertools.count(1)
 
     def serialize_file(*arguments, **settings):
-        if next(calls) > after:
+        # Weights, optimiser, random generators.
+        if next(calls) > 3 * num_checkpoints:
             # The text of safetensors itself on a full tmpfs.
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
         return serialize(*arguments, **settings)
@@ -301,22 +302,22 @@ def full_disk_at_the_weights(patch, after):
     patch.setattr(safetensors.torch, "serialize_file", serialize_file)
 
 
-def full_disk_at_the_manifest(patch, after):
+def full_disk_at_the_manifest(patch, num_checkpoints):
     write, calls = checkpoint.write_json, itertools.count(1)
 
     def write_json(path, value):
-        if path.name == "manifest.json" and next(calls) > after // 2:
+        if path.name == "manifest.json" and next(calls) > num_checkpoints:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, value)
 
     patch.setattr(checkpoint, "write_json", write_json)
 
 
-def full_disk_at_a_metrics_line(patch, after):
+def full_disk_at_a_metrics_line(patch, num_checkpoints):
     log = RunDir.log
 
     def half_a_line(self, step, metrics):
-        if step == 4 * after // 2 + 1:
+        if step == 4 * num_checkpoints + 1:
             with (self.path / "metrics.jsonl").open("a") as file:
                 file.write('{"step": ')
             raise OSError(errno.ENOSPC, "No space left on device", str(self.path / "metrics.jsonl"))
@@ -331,7 +332,7 @@ def test_a_full_disk_stops_the_run_and_the_checkpoint_before_stays_whole(
 ):
     words = command("preference", tmp_path / "run")
     with monkeypatch.context() as patch:
-        fill(patch, 4)
+        fill(patch, 2)
         stopped = prefloop(" ".join(words))
     assert stopped.code == 3
     line = stopped.said.strip().splitlines()[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prefloop.fields import fields_of
+from prefloop.reward.config import ScoringConfig
 from prefloop.train.config import RewardConfig, SFTConfig, policy_config, preference_config
 
 OPTIMIZER = {
@@ -17,12 +18,14 @@ OPTIMIZER = {
     "warmup_fraction": 0.6,
 }
 OFFLINE = {"seed": 1, "batch_size": 16, "num_epochs": 2, "eval_fraction": 0.3}
+LORA = {"lora.rank": 2, "lora.alpha": 4, "lora.target_modules": "q_proj"}  # one against another: test_train_lora
 CHANGED = {
     "sft": OFFLINE
+    | LORA
     | {"optimizer.schedule": "constant"}
     | {f"optimizer.{name}": value for name, value in OPTIMIZER.items()},
-    "reward": OFFLINE | {"centering_coef": 1.0, "optimizer.lr": 5e-3},
-    "preference": OFFLINE | {"settings.beta": 1.0, "settings.label_smoothing": 0.3, "optimizer.lr": 5e-3},
+    "reward": OFFLINE | LORA | {"centering_coef": 1.0, "optimizer.lr": 5e-3},
+    "preference": OFFLINE | LORA | {"settings.beta": 1.0, "settings.label_smoothing": 0.3, "optimizer.lr": 5e-3},
     "preference ipo": {"settings.beta": 1.0, "settings.length_averaged": "false"},
     "preference robust": {"settings.beta": 1.0, "settings.label_smoothing": 0.3},
     "preference kto": {
@@ -36,11 +39,17 @@ CHANGED = {
         "temperature": 0.8,
         "kl_coef": 1.0,
         "kl_target": 0.01,
-        "score_clip": 0.3,
-        "truncated_score": -3,
+        "kl_penalty": "loss_k2",
+        "shaping.score_clip": 0.3,
+        "shaping.relative_to_reference": "true",
+        "shaping.whiten_scores": "true",
+        "shaping.length_penalty_coef": 0.1,
+        "shaping.soft_overlong_cache": 8,
+        "shaping.truncated": "mask",
         "optimizer.schedule": "linear",
         "value_optimizer.schedule": "linear",
         **{f"{name}.{key}": value for name in ("optimizer", "value_optimizer") for key, value in OPTIMIZER.items()},
+        **LORA,
         "settings.group_size": 2,
         "settings.num_epochs": 2,
         "settings.num_minibatches": 3,
@@ -48,6 +57,11 @@ CHANGED = {
         "settings.value_clip_range": 0.01,
         "settings.gamma": 0.7,
         "settings.gae_lambda": 0.2,
+        "settings.loss_reduction": "sequence",
+        "settings.dual_clip": 1.01,
+        "settings.max_update_kl": 1e-9,
+        "settings.value_head": "true",
+        "settings.value_warmup_steps": 1,
     },
 }
 BOOKKEEPING = {
@@ -56,6 +70,11 @@ BOOKKEEPING = {
     *("eval_every", "patience", "eval_data"),  # test_train_invariance: early stopping
     *("skip_bad", "max_length", "max_prompt_length"),  # test_train_refusals: over-long rows
     *("kl_budget", "kl_horizon"),  # test_train_kl
+    *("reference_refresh_every", "ema_decay", "settings.vf_coef"),  # test_train_algorithms
+    *("ptx_data", "ptx_coef", "ptx_batch_size", "eval_reward", "eval_prompts"),  # test_train_algorithms
+    *("shaping.num_reference_samples", "shaping.free_length", "shaping.truncated_score"),  # test_train_rewards
+    *(f"scoring.{name}" for name in ScoringConfig.model_fields),  # test_train_rewards, test_reward_remote
+    "report_to",  # test_train_trackers
     *("model", "reference", "value", "data", "reward", "prompts", "algorithm", "loss"),  # test_train_stages, _refusals
     *("scratch.hidden_size", "scratch.num_layers", "scratch.num_heads", "scratch.vocab_size", "scratch.max_position"),
 }
@@ -75,7 +94,7 @@ CASES = [(command, key) for command, changed in CHANGED.items() for key in chang
 def test_every_setting_is_accounted_for(command):
     shared = {f"optimizer.{name}" for name in (*OPTIMIZER, "schedule")} if command != "policy" else set()
     if command.startswith("preference "):
-        shared |= OFFLINE.keys()
+        shared |= OFFLINE.keys() | LORA.keys()
     known = {field.key for field in fields_of(CONFIGS[command])}
     assert known - BOOKKEEPING - shared - CHANGED[command].keys() == set()
     assert CHANGED[command].keys() <= known

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from prefloop.config import dump_yaml, load
 from prefloop.models.chat import Chat
 from prefloop.models.load import load_policy, load_reward_model
-from prefloop.reward.scoring import Response, RewardModel
+from prefloop.reward.model import RewardModel
+from prefloop.reward.scoring import Response
 from prefloop.train.config import OptimizerConfig, SFTConfig
 from prefloop.types import Message, Prompt
 

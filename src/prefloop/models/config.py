@@ -28,3 +28,16 @@ class ScratchConfig(Section):
         if self.vocab_size < 270:
             raise ValueError(f"vocab_size {self.vocab_size} is below 270: 256 bytes and the special tokens must fit")
         return self
+
+
+class LoraConfig(Section):
+    """Low-rank adapters: the weights stay frozen, and two thin matrices are trained beside each linear layer of the
+    decoder. Off unless one of these settings is given. There is no dropout, as in every phase here."""
+
+    rank: PositiveInt = 16
+    """Inner width of an adapter."""
+    alpha: PositiveInt = 32
+    """An adapter's output is scaled by alpha / rank."""
+    target_modules: tuple[str, ...] = ()
+    """Names of the linear layers that get an adapter, for example q_proj v_proj; empty: all of the decoder's. Head and
+    embedding never get one."""

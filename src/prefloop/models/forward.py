@@ -6,6 +6,8 @@ The language-model head runs on response positions only.
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -14,6 +16,7 @@ from prefloop.functional.kl import full_kl
 from prefloop.functional.logprobs import entropy, scatter_response, token_logprobs
 from prefloop.models.batching import TokenBatch
 from prefloop.models.load import score_head
+from prefloop.models.lora import adapters_off
 
 PLAIN_HEAD = frozenset({"llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "olmo2", "phi3", "smollm3"})
 """Families whose logits are the output embedding applied to the last hidden state, nothing else."""
@@ -73,8 +76,13 @@ def logprobs_and_values(
 def compare_to_reference(
     model: PreTrainedModel, reference: PreTrainedModel, batch: TokenBatch, *, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Policy logprobs, reference logprobs, exact KL and entropy of each response position, all [B, T]."""
-    logits, ref_logits = response_logits(model, batch), response_logits(reference, batch)
+    """Policy logprobs, reference logprobs, exact KL and entropy of each response position, all [B, T].
+
+    Where `reference` is the model itself, the reference is what the model is without its adapters.
+    """
+    logits = response_logits(model, batch)
+    with adapters_off(model) if reference is model else contextlib.nullcontext():
+        ref_logits = response_logits(reference, batch)
     ids = batch.input_ids[batch.response_mask]
     columns = (
         token_logprobs(logits, ids, temperature=temperature),

@@ -66,6 +66,27 @@ class DemoConfig(SandboxConfig):
     """The whole loop in the simulated world, offline: tuned on honest judgments, hacked on biased ones, guarded."""
 
 
+class DoctorConfig(Section):
+    """What this machine has and lacks; with a model, the start-up checks on it."""
+
+    model: str | None = None
+    """Policy to check: model directory or run."""
+    reward: str | None = None
+    """Reward model to check as well: directory or run."""
+    temperature: PositiveFloat = 1.0
+    """Sampling temperature of the check."""
+    max_new_tokens: PositiveInt = 32
+    """Longest response of the check, in tokens."""
+    seed: int = Field(0, ge=0, lt=10**9)
+    """Sampling seed."""
+
+    @model_validator(mode="after")
+    def _needs_a_policy(self) -> DoctorConfig:
+        if self.reward is not None and self.model is None:
+            raise ValueError("reward is checked on responses of a model: give one")
+        return self
+
+
 class RewardCrossvalConfig(RewardConfig):
     """Cross-validated accuracy of a reward model: every pair is scored by a model that did not see its prompt."""
 

@@ -17,8 +17,11 @@ from prefloop.console import say
 from prefloop.functional.masked import masked_mean, zero_outside
 from prefloop.models.batching import TokenBatch
 from prefloop.models.chat import Chat
-from prefloop.models.forward import response_logprobs
-from prefloop.reward.scoring import Response, RewardModel, Scorer
+from prefloop.models.forward import compare_to_reference, response_logprobs
+from prefloop.models.lora import nudged
+from prefloop.reward.model import RewardModel
+from prefloop.reward.scorer import Response, Scorer
+from prefloop.reward.scoring import reward_models
 from prefloop.train.config import PolicyConfig
 from prefloop.train.rollouts import Players, Round
 from prefloop.types import InputError, Prompt
@@ -76,6 +79,8 @@ def check_first_round(players: Players, rollouts: Round, config: PolicyConfig, *
     padding(players.policy, chat, few, temperature=config.temperature).require()
     gap = sampler_gap(batch.sampler_logprobs, batch.old_logprobs, batch.response_mask)
     gap.require()
+    if players.reference is players.policy:
+        adapters(players.policy, few, temperature=config.temperature).require()
     if same_start:
         start_kl(batch.old_logprobs, batch.ref_logprobs, batch.response_mask).require()
     responses = [Response(*each) for each in zip(rollouts.texts, rollouts.finished, strict=True)]
@@ -162,14 +167,32 @@ def start_kl(logprobs: Tensor, ref_logprobs: Tensor, response_mask: Tensor) -> M
     )
 
 
+def adapters(model: PreTrainedModel, tokens: TokenBatch, *, temperature: float) -> Measured:
+    """Whether the reference is the model without its adapters: adapters that change must move the policy alone."""
+    policy, reference, *_ = compare_to_reference(model, model, tokens, temperature=temperature)
+    with nudged(model):
+        moved_policy, moved_reference, *_ = compare_to_reference(model, model, tokens, temperature=temperature)
+    swapped = torch.equal(moved_policy, policy)
+    return Measured(
+        "adapters",
+        float((moved_reference - reference).abs().max()) if not swapped else float("inf"),
+        0.0,
+        "a change of the adapters moves a log-probability of the reference by",
+        "adapters swapped, or not switched off for the reference",
+        "reference",
+    )
+
+
 def scorer_checks(scorer: Scorer, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Measured]:
     """What a reward model sees and whether padding changes its scores; nothing for scorers of other kinds."""
-    if not isinstance(scorer, RewardModel):
-        return []
     return [
-        pad_token(scorer.model, scorer.chat, "reward"),
-        _end_of_response(scorer, prompts, responses),
-        _score_padding(scorer, prompts, responses),
+        measured
+        for model in reward_models(scorer)
+        for measured in (
+            pad_token(model.model, model.chat, "reward"),
+            _end_of_response(model, prompts, responses),
+            _score_padding(model, prompts, responses),
+        )
     ]
 
 

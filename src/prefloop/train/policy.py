@@ -27,13 +27,15 @@ from prefloop.functional.losses import kl_loss, loss_denominator, ratio_metrics
 from prefloop.models.batching import TokenBatch, micro_batches
 from prefloop.models.forward import logprobs_and_values, response_logprobs, token_values
 from prefloop.models.load import default_device, load_policy, load_reward_model, new_reward_model
-from prefloop.reward.scoring import Response, load_scorer
+from prefloop.models.lora import add_adapters, merged
+from prefloop.reward.scorer import Response
+from prefloop.reward.scoring import first_reward_model, load_scorer, reward_inputs
+from prefloop.reward.shaping import rows_in_loss
 from prefloop.reward.user_code import file_of, is_user_code
 from prefloop.rollout.respond import respond
 from prefloop.rundir import RunDir, resolve_model
 from prefloop.train.algorithms import Algorithm
 from prefloop.train.budget import leaves_budget, reaches_an_eighth, remember
-from prefloop.train.checkpoint import save_checkpoint
 from prefloop.train.checks import check_first_round
 from prefloop.train.config import OptimizerConfig, PolicyConfig
 from prefloop.train.loop import (
@@ -44,9 +46,11 @@ from prefloop.train.loop import (
     make_optimizer,
     optimizer_step,
     result_checkpoint,
+    write_checkpoint,
 )
 from prefloop.train.offline import input_files, length_limit, within_length
 from prefloop.train.ptx import Mixture, read_mixture
+from prefloop.train.result import result_of
 from prefloop.train.rollouts import Collector, Players
 from prefloop.types import InputError, Prompt, RunResult
 
@@ -59,12 +63,17 @@ class PolicyTrainer:
         settings: Any = config
         self.algorithm: Algorithm = settings.settings
         device = default_device()
-        policy, chat = load_policy(start, device=device)
-        reference, reference_chat = load_policy(reference_path, field="reference", device=device)
-        if not chat.same_tokens(reference_chat):
-            raise InputError("model and reference have different tokenizers", field="reference", path=reference_path)
         self.same_start = start == reference_path
-        scorer = load_scorer(config.reward, device=device, token_budget=config.token_budget)
+        policy, chat = load_policy(start, device=device)
+        if config.lora is not None:
+            add_adapters(policy, config.lora, base=start, seed=config.seed)
+        reference = policy
+        if config.lora is None or not self.same_start:
+            reference, reference_chat = load_policy(reference_path, field="reference", device=device)
+            if not chat.same_tokens(reference_chat):
+                problem = "model and reference have different tokenizers"
+                raise InputError(problem, field="reference", path=reference_path)
+        scorer = load_scorer(config.reward, device=device, token_budget=config.token_budget, settings=config.scoring)
         self.players = Players(policy, reference, None, scorer, chat)
         if config.value is not None and (not self.algorithm.needs_values or self.algorithm.value_on_trunk()):
             raise InputError(f"{config.algorithm} has no value model", field="value", remedy="leave it out")
@@ -78,8 +87,14 @@ class PolicyTrainer:
             self.players.value = self._value_model(start, device)
         self.collector = Collector(config, self.algorithm, self.players, *self._load_prompts(config.prompts))
         self.mixture = self._mixture() if config.ptx_data else None
-        if config.eval_reward is not None:
-            self.eval_scorer = load_scorer(config.eval_reward, device=device, token_budget=config.token_budget)
+        if config.eval_reward:
+            self.eval_scorer = load_scorer(
+                config.eval_reward,
+                device=device,
+                token_budget=config.token_budget,
+                settings=config.scoring,
+                refuse_idle=False,
+            )
             self.eval_prompts = self._load_prompts(config.eval_prompts, "eval_prompts")[0]
         self.checked = self.off_policy = False
 
@@ -89,16 +104,23 @@ class PolicyTrainer:
             head = nn.Linear(self.players.policy.config.hidden_size, 1, bias=False, device=device)
             nn.init.zeros_(head.weight)
             return head
-        spec = config.value or config.reward
-        if not is_user_code(spec):
-            directory = resolve_model(spec, "value", output="value")
+        directory = (
+            resolve_model(config.value, "value", output="value") if config.value else first_reward_model(config.reward)
+        )
+        if directory is not None:
             model, chat = load_reward_model(directory, field="value", device=device)
             if chat.same_tokens(self.players.chat):
-                return model
+                return self._adapted(model, directory)
             if config.value:
                 raise InputError("model and value model have different tokenizers", field="value", path=config.value)
             say("the reward model has another tokenizer: the value model starts from the policy's trunk")
-        return new_reward_model(start, seed=config.seed, device=device)[0]
+        return self._adapted(new_reward_model(start, seed=config.seed, device=device)[0], start)
+
+    def _adapted(self, value: PreTrainedModel, base: Path) -> PreTrainedModel:
+        """A value model, with adapters where the policy has some."""
+        if self.config.lora is not None:
+            add_adapters(value, self.config.lora, base=base, seed=self.config.seed)
+        return value
 
     def _load_prompts(self, sources: tuple[str, ...], field: str = "prompts") -> tuple[list[Prompt], list[list[int]]]:
         config = self.config
@@ -157,7 +179,7 @@ class PolicyTrainer:
                 return "kl_budget"
             # A run resumed from this checkpoint measures this round again, so it must not hold the measurement yet.
             if reaches_an_eighth(state, full_kl, config.kl_budget):
-                save_checkpoint(state, self.run.path / "checkpoints")
+                write_checkpoint(self.run, state)
             remember(state, full_kl)
             rollouts.metrics["kl/budget_left"] = config.kl_budget - sum(state.recent_kl) / len(state.recent_kl)
         collected = time.perf_counter()
@@ -165,7 +187,10 @@ class PolicyTrainer:
         advantages = self.algorithm.advantages(rollouts.batch)
         if self.off_policy:
             advantages = _weighted(advantages, rollouts.batch)
-        metrics |= self.update(state, rollouts.batch, advantages)
+        # Baselines take in what the loss leaves out.
+        in_loss = rows_in_loss(torch.tensor(rollouts.finished), config=config.shaping).to(advantages.advantages.device)
+        batch = dataclasses.replace(rollouts.batch, response_mask=rollouts.batch.response_mask & in_loss.unsqueeze(1))
+        metrics |= self.update(state, batch, advantages)
         self.collector.record(state, rollouts, self.run.path / "rollouts")
         if config.kl_target is not None:
             num_episodes = len(rollouts.texts)
@@ -318,19 +343,19 @@ class PolicyTrainer:
 
     @torch.no_grad()
     def evaluate(self, state: TrainState) -> Mapping[str, float]:
-        """Mean held-out score of fresh responses to the evaluation prompts; the loss is its negative."""
+        """Mean held-out score of fresh responses to the evaluation prompts."""
         players, config = self.players, self.config
-        responses = respond(
-            players.policy,
-            players.chat,
-            self.eval_prompts,
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            seed=config.seed,
-        )
+        with merged(players.policy):
+            responses = respond(
+                players.policy,
+                players.chat,
+                self.eval_prompts,
+                max_new_tokens=config.max_new_tokens,
+                temperature=config.temperature,
+                seed=config.seed,
+            )
         answers = [Response(each.text, each.finish_reason == "stop") for each in responses]
-        score = fmean(self.eval_scorer.score(self.eval_prompts, answers))
-        return {"loss": -score, "score": score}
+        return {"score": fmean(self.eval_scorer.score(self.eval_prompts, answers))}
 
 
 def _weighted(advantages: Advantages, batch: RolloutBatch) -> Advantages:
@@ -346,20 +371,15 @@ def select(record: Any, index: Tensor, *, width: int | None = None) -> Any:
     return type(record)(**{name: x[:, :width] if x is not None and x.ndim == 2 else x for name, x in rows.items()})
 
 
-def _model_or_file(spec: str, field: str) -> Path:
-    """What is hashed as an input: the user's Python file, or the model's directory."""
-    return file_of(spec) if is_user_code(spec) else resolve_model(spec, field)
-
-
 def _inputs(config: PolicyConfig, start: Path, reference: Path) -> dict[str, Path]:
     """Everything that a run reads, by the names that it is recorded under."""
-    inputs = {"model": start, "reference": reference, "reward": _model_or_file(config.reward, "reward")}
+    inputs = {"model": start, "reference": reference, **reward_inputs(config.reward)}
     if config.value is not None:
         inputs["value"] = resolve_model(config.value, "value", output="value")
-    if config.eval_reward is not None:
-        inputs["eval_reward"] = _model_or_file(config.eval_reward, "eval_reward")
+    if config.eval_reward:
+        inputs |= reward_inputs(config.eval_reward, "eval_reward")
     if is_user_code(config.algorithm):
-        inputs["algorithm"] = _model_or_file(config.algorithm, "algorithm")
+        inputs["algorithm"] = file_of(config.algorithm)
     for field in ("prompts", "eval_prompts", "ptx_data"):
         inputs |= input_files(field, getattr(config, field))
     return inputs
@@ -380,21 +400,21 @@ def train(config: PolicyConfig) -> RunResult:
             state,
             trainer.step,
             num_steps=config.num_steps,
-            evaluate=trainer.evaluate if config.eval_reward is not None else None,
+            evaluate=trainer.evaluate if config.eval_reward else None,
             eval_every=config.eval_every,
             patience=config.patience,
+            best_metric="score",
+            higher_is_better=True,
         )
         # The last update's policy is what comes out of the run, so it is measured too.
         if stopped != "kl_budget" and config.kl_budget is not None:
             full_kl = trainer.collector.collect(state).full_kl.tolist()
             stopped = "kl_budget" if leaves_budget(state, full_kl, config.kl_budget) else stopped
         chosen = _result(run, state, stopped)
-        copies = ["value", *(["ema"] if config.ema_decay is not None else [])]
-        outputs = {"model": "policy"} | {name: name for name in copies if name in state.models}
         return run.finish(
             stopped=stopped,
             metrics=last_metrics(run),
-            outputs={name: str(chosen / directory) for name, directory in outputs.items()},
+            outputs=result_of(state, run.path, chosen),
             next_command=f"prefloop report {run.quoted}",
         )
 
@@ -402,6 +422,6 @@ def train(config: PolicyConfig) -> RunResult:
 def _result(run: RunDir, state: TrainState, stopped: str) -> Path:
     """The checkpoint that is the result: the best by held-out evaluation, else the newest; always inside the budget."""
     before = state.step if stopped == "kl_budget" else None
-    if state.best_loss is not None and (before is None or state.best_step < before):
+    if state.best_value is not None and (before is None or state.best_step < before):
         return result_checkpoint(run, state.best_step)
     return result_checkpoint(run, before=before)

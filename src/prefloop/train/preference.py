@@ -21,6 +21,7 @@ from prefloop.functional.preference import kto_reference_point, log_ratio
 from prefloop.models.chat import Chat, load_chat
 from prefloop.models.forward import response_logprobs
 from prefloop.models.load import load_policy
+from prefloop.models.lora import add_adapters
 from prefloop.rundir import RunDir, resolve_model
 from prefloop.train.config import PreferenceConfig
 from prefloop.train.loop import (
@@ -37,6 +38,7 @@ from prefloop.train.offline import input_files
 from prefloop.train.pairs import EncodedPair, encode_pairs, load_pairs, paired_batches
 from prefloop.train.preference_losses import KTO, PairLoss
 from prefloop.train.reference import cached, identity_of
+from prefloop.train.result import result_of
 from prefloop.train.unpaired import batches_of, check_labels, encode_responses, load_responses
 from prefloop.types import InputError, RunResult
 
@@ -129,6 +131,8 @@ def train(config: PreferenceConfig) -> RunResult:
         settings: Any = config
         loss: PairLoss | KTO = settings.settings
         model, chat = load_policy(start)
+        if config.lora is not None:
+            add_adapters(model, config.lora, base=start, seed=config.seed)
         _check_tokens(chat, reference_path)
         if isinstance(loss, KTO):
             examples, held_out = _load_labelled(config, model, chat)
@@ -175,7 +179,7 @@ def train(config: PreferenceConfig) -> RunResult:
         return run.finish(
             stopped=stopped,
             metrics=last_metrics(run),
-            outputs={"model": str(chosen / "policy")},
+            outputs=result_of(state, run.path, chosen),
             next_command=f"prefloop report {run.quoted}",
         )
 

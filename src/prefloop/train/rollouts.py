@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -22,8 +24,11 @@ from prefloop.functional.masked import masked_mean
 from prefloop.models.batching import TokenBatch, collate, micro_batches
 from prefloop.models.chat import Chat, Encoded
 from prefloop.models.forward import compare_to_reference, logprobs_and_values, token_values
-from prefloop.reward.scoring import Response, Scorer
+from prefloop.models.lora import adapters_off, merged
+from prefloop.reward.scorer import Response, Scorer
+from prefloop.reward.shaping import shape_scores
 from prefloop.rollout.engine import Sampled, sample
+from prefloop.rollout.respond import respond
 from prefloop.train.algorithms import Algorithm
 from prefloop.train.config import PolicyConfig
 from prefloop.train.loop import TrainState, rows_of_step
@@ -36,6 +41,7 @@ class Players:
 
     policy: PreTrainedModel
     reference: PreTrainedModel
+    """The policy itself stands for what it is without its adapters."""
     value: PreTrainedModel | nn.Linear | None
     """A model of its own, or a head on the policy's trunk."""
     scorer: Scorer
@@ -50,6 +56,7 @@ class Round:
     prompts: list[Prompt]
     texts: list[str]
     finished: list[bool]
+    spreads: list[float | None]
     full_kl: Tensor
     """[B] exact sequence KL of each response, in nats."""
     metrics: dict[str, float]
@@ -66,6 +73,8 @@ class Drawn:
     texts: list[str]
     raw: list[float]
     """What the scorer said."""
+    spreads: list[float | None]
+    """Disagreement of an ensemble."""
     scores: list[float]
     """Shaped scores."""
 
@@ -121,22 +130,50 @@ class Collector:
         config, players = self.config, self.players
         rows = [row for row in index for _ in range(self.algorithm.group_size)]
         prompts, encoded = [self.prompts[row] for row in rows], [self.encoded[row] for row in rows]
-        sampled = sample(
-            players.policy,
-            encoded,
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            stop_ids=players.chat.stop_ids,
-            pad_id=players.chat.pad_id,
-            seed=seed,
-        )
+        with merged(players.policy):
+            sampled = sample(
+                players.policy,
+                encoded,
+                max_new_tokens=config.max_new_tokens,
+                temperature=config.temperature,
+                stop_ids=players.chat.stop_ids,
+                pad_id=players.chat.pad_id,
+                seed=seed,
+            )
         texts = [players.chat.decode(row.ids) for row in sampled]
         finished = [row.finish_reason == "stop" for row in sampled]
-        raw = players.scorer.score(prompts, [Response(*each) for each in zip(texts, finished, strict=True)])
-        scores = torch.tensor(raw).clamp(-config.score_clip, config.score_clip)
-        if config.truncated_score is not None:
-            scores[~torch.tensor(finished)] = config.truncated_score
-        return Drawn(prompts, encoded, sampled, texts, raw, scores.tolist())
+        raw, spread = players.scorer.score_with_spread(
+            prompts, [Response(*each) for each in zip(texts, finished, strict=True)]
+        )
+        scores = shape_scores(
+            torch.tensor(raw),
+            config=config.shaping,
+            finished=torch.tensor(finished),
+            lengths=torch.tensor([len(row.ids) for row in sampled]),
+            max_new_tokens=config.max_new_tokens,
+            reference_scores=self._reference_scores(index, seed=seed) if config.shaping.relative_to_reference else None,
+        )
+        spreads: list[float | None] = [None] * len(raw) if spread is None else list(spread)
+        return Drawn(prompts, encoded, sampled, texts, raw, spreads, scores.tolist())
+
+    def _reference_scores(self, index: Sequence[int], *, seed: int) -> Tensor:
+        """[len(index) x group_size, num_reference_samples] raw scores of the reference's own responses; those to one
+        prompt serve its whole group."""
+        config, players = self.config, self.players
+        number = config.shaping.num_reference_samples
+        prompts = [self.prompts[row] for row in index for _ in range(number)]
+        with adapters_off(players.policy) if players.reference is players.policy else contextlib.nullcontext():
+            responses = respond(
+                players.reference,
+                players.chat,
+                prompts,
+                max_new_tokens=config.max_new_tokens,
+                temperature=config.temperature,
+                seed=_seed(seed, number),
+            )
+        answers = [Response(each.text, each.finish_reason == "stop") for each in responses]
+        scores = players.scorer.score(prompts, answers)
+        return torch.tensor(scores).view(-1, number).repeat_interleave(self.algorithm.group_size, dim=0)
 
     def _replace_flat_groups(self, drawn: Drawn, step: int, metrics: dict[str, float]) -> Drawn:
         """Dynamic sampling: groups without spread give way to groups of further prompts, as far as such are found."""
@@ -188,7 +225,7 @@ class Collector:
         metrics |= {
             "score/mean": float(raw.mean()),
             "score/std": float(raw.std(correction=0)),
-            "score/clipped_fraction": float((raw.abs() > config.score_clip).float().mean()),
+            "score/clipped_fraction": float((raw.abs() > config.shaping.score_clip).float().mean()),
             "reward/mean": float(batch.rewards.sum(1).mean()),
             "kl/sequence": float(estimate.sum(1).mean()),
             "kl/token": float(masked_mean(estimate, mask)),
@@ -199,7 +236,10 @@ class Collector:
             "response/length": float(mask.sum(1).float().mean()),
             "response/truncated_fraction": 1 - sum(finished) / len(finished),
         }
-        return Round(batch, drawn.prompts, drawn.texts, finished, full.sum(1), metrics)
+        spreads = [spread for spread in drawn.spreads if spread is not None]
+        if spreads:
+            metrics["score/spread"] = fmean(spreads)
+        return Round(batch, drawn.prompts, drawn.texts, finished, drawn.spreads, full.sum(1), metrics)
 
     @torch.no_grad()
     def _passes(self, tokens: TokenBatch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
@@ -234,7 +274,7 @@ class Collector:
                     group=int(rollouts.batch.group[row]),
                     response=rollouts.texts[row],
                     score=scores[row],
-                    score_spread=None,
+                    score_spread=rollouts.spreads[row],
                     kl=kl[row],
                     finish_reason="stop" if rollouts.finished[row] else "length",
                     policy_version=f"step-{state.step:06d}",

@@ -19,6 +19,7 @@ from prefloop.models.batching import collate, micro_batches
 from prefloop.models.chat import Chat, Encoded, train_chat
 from prefloop.models.forward import response_logprobs
 from prefloop.models.load import load_policy, new_policy
+from prefloop.models.lora import add_adapters
 from prefloop.rundir import RunDir, resolve_model
 from prefloop.train.config import SFTConfig
 from prefloop.train.loop import (
@@ -32,6 +33,7 @@ from prefloop.train.loop import (
     rows_of_step,
 )
 from prefloop.train.offline import hold_out, input_files, length_limit, pair_files, shell_words, within_length
+from prefloop.train.result import result_of
 from prefloop.types import Demonstration, RunResult
 
 
@@ -50,6 +52,8 @@ def train(config: SFTConfig) -> RunResult:
                 demonstrations, prompt_key, eval_fraction=config.eval_fraction, seed=config.seed
             )
         model, chat = _start(config, start, demonstrations)
+        if config.lora is not None and start is not None:
+            add_adapters(model, config.lora, base=start, seed=config.seed)
         demonstrations, rows = _encode(config, model, chat, demonstrations)
         # A share of the prompts may hold long rows only; files named for evaluation must not.
         eval_rows = _encode(config, model, chat, held_out, may_be_none=not config.eval_data)[1]
@@ -87,7 +91,7 @@ def train(config: SFTConfig) -> RunResult:
         return run.finish(
             stopped=stopped,
             metrics=last_metrics(run),
-            outputs={"model": str(chosen / "policy")},
+            outputs=result_of(state, run.path, chosen),
             next_command=shell_words(
                 *("prefloop", "train", "reward", "--model", str(run.path), "--data", *pairs), skip_bad=config.skip_bad
             ),

@@ -47,12 +47,12 @@ class OnlineDPO(Algorithm):
         from prefloop.functional.preference import dpo_loss, log_ratio
 
         mask = batch.response_mask
-        ratios = log_ratio(*(masked_sum(x, mask, dim=1).view(-1, 2) for x in (logprobs, batch.ref_logprobs)))
+        sums, ref_sums = (masked_sum(x, mask, dim=1) for x in (logprobs, batch.ref_logprobs))
+        first, second = log_ratio(sums, ref_sums).view(-1, 2).unbind(dim=1)
         order = masked_mean(advantages, mask, dim=1).view(-1, 2)[:, 0]
-        first_wins = order > 0
         return dpo_loss(
-            torch.where(first_wins, ratios[:, 0], ratios[:, 1]),
-            torch.where(first_wins, ratios[:, 1], ratios[:, 0]),
+            torch.where(order > 0, first, second),
+            torch.where(order > 0, second, first),
             beta=self.beta,
             # A response that is masked out leaves nothing to compare.
             weights=order.abs() * mask.any(dim=1).view(-1, 2).all(dim=1),
