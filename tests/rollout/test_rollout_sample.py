@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prefloop.models.load import load_policy
-from prefloop.rollout.engine import draw
+from prefloop.rollout.draw import draw
 from prefloop.rollout.respond import best_of, plain_prompt, respond
 from prefloop.types import InputError, Message, Prompt
 

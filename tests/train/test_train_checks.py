@@ -12,7 +12,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 from prefloop.models.load import load_policy, save_model
 from prefloop.reward.scoring import RewardModel
 from prefloop.rollout import engine
+from prefloop.train import checks
 from prefloop.train import policy as policy_module
+from prefloop.train import preference as preference_module
+from prefloop.train import sft as sft_module
 from prefloop.train.checks import Measured
 
 
@@ -138,13 +141,13 @@ def test_a_stop_token_stripped_before_scoring(tune, reward_run, monkeypatch):
 
 
 def test_a_score_read_at_a_pad_token(tune, reward_run, monkeypatch):
-    from prefloop.reward import scoring
+    from prefloop.reward import model as reward_model
 
     def at_the_last_column(model, batch):
         hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
         return model.score(hidden[:, -1]).squeeze(-1)
 
-    monkeypatch.setattr(scoring, "sequence_scores", at_the_last_column)
+    monkeypatch.setattr(reward_model, "sequence_scores", at_the_last_column)
     outcome = tune("--reward", reward_run.run, "--num-steps", 2)
     assert assert_stopped(outcome, "score_padding", "reads its score at a pad token") == "reward"
 
@@ -176,3 +179,56 @@ def test_a_gap_above_half_its_limit_gives_importance_weights(tune, data, monkeyp
     assert "warning: sampler and trainer differ by 7e-05 per token: advantages get importance weights" in outcome.said
     assert len(seen) == 2
     assert seen[0].amin().item() == pytest.approx(1 - 7e-5, abs=2e-6)
+
+
+def offline(prefloop, sft_run, data, tmp_path, command):
+    file = "demonstrations" if command == "sft" else "pairs"
+    words = ("--model", sft_run.run, "--data", data / f"{file}.jsonl", "--out", tmp_path / "run")
+    return prefloop(f"train {command}", *words)
+
+
+@pytest.mark.parametrize("command", ["sft", "preference"])
+def test_dropout_left_on_in_training_on_a_data_set(prefloop, sft_run, data, tmp_path, monkeypatch, command):
+    module = {"sft": sft_module, "preference": preference_module}[command]
+    load = module.load_policy
+
+    def careless(*arguments, **settings):
+        model, chat = load(*arguments, **settings)
+        leave_dropout_on(model, chat)
+        return model, chat
+
+    monkeypatch.setattr(module, "load_policy", careless)
+    assert_stopped(offline(prefloop, sft_run, data, tmp_path, command), "ratio", "dropout left on")
+
+
+def test_a_reward_model_trained_at_a_pad_token(prefloop, sft_run, data, tmp_path, monkeypatch):
+    def at_the_last_column(model, batch):
+        hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+        return model.score(hidden[:, -1]).squeeze(-1)
+
+    monkeypatch.setattr(checks, "sequence_scores", at_the_last_column)
+    outcome = offline(prefloop, sft_run, data, tmp_path, "reward")
+    assert_stopped(outcome, "score_padding", "reads its score at a pad token")
+
+
+def test_reference_sums_that_are_not_the_references(prefloop, sft_run, data, tmp_path, monkeypatch):
+    sums = preference_module.pair_logprobs
+    monkeypatch.setattr(preference_module, "pair_logprobs", lambda *given, **more: sums(*given, **more) - 0.5)
+    outcome = offline(prefloop, sft_run, data, tmp_path, "preference")
+    assert_stopped(outcome, "start_kl", "weights that were not loaded")
+
+
+def test_a_reward_that_is_no_number_stops_at_a_safe_point(tune, tmp_path):
+    """The run keeps the steps it has done, so that the function can be looked into without losing them."""
+    path = tmp_path / "rewards.py"
+    path.write_text(
+        "calls = []\n\n\ndef f(prompts, responses):\n    calls.append(1)\n"
+        "    return [float('nan') if len(calls) == 4 else 1.0 * len(text) for text in responses]\n"
+    )
+    words = ("--reward", f"{path}:f", "--num-steps", 6, "--prompts-per-step", 8, "--kl-budget", "none")
+    outcome = tune(*words, out=tmp_path / "run")
+    assert "returned nan for the prompt 'name" in outcome.problem
+    resumed = tune(*words, out=tmp_path / "run")
+    assert f"resuming from {tmp_path / 'run' / 'checkpoints' / 'step-000003'}" in resumed.said
+    # The function counts its calls anew: three more steps to do.
+    assert resumed.answer["stopped"] == "done"

@@ -17,11 +17,11 @@ def tuned(tune, data):
 
 @pytest.mark.parametrize("weight", [0, 0.25, 1])
 def test_weights_lie_between(prefloop, sft_run, tuned, tmp_path, weight):
-    outcome = prefloop("model interpolate", sft_run.run, tuned.run, "--weight", weight, "--out", tmp_path / "between")
+    words = (sft_run.run, tuned.run, "--weight", weight, "--out", tmp_path / "between")
+    outcome = prefloop("model interpolate", *words)
     assert outcome.code == 0, outcome.said
-    found, base, far = (
-        load_policy(path)[0].state_dict() for path in (tmp_path / "between", sft_run.model, tuned.model)
-    )
+    directories = (tmp_path / "between", sft_run.model, tuned.model)
+    found, base, far = (load_policy(directory)[0].state_dict() for directory in directories)
     for name, values in found.items():
         torch.testing.assert_close(values, (1 - weight) * base[name] + weight * far[name])
 

@@ -126,8 +126,81 @@ def test_ctrl_c_exits_with_130_and_is_resumable(prefloop, command, unbroken, tmp
         said = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 130, said
     assert said.strip().splitlines()[-1] == "interrupted; run the same command again to go on"
+    assert "interrupted: this step is finished and a checkpoint written; once more to stop at once" in said
     assert "Traceback" not in said
     assert_same_end(prefloop(" ".join(words)), unbroken("reward"))
+
+
+def kept(run):
+    """The names of a run's checkpoints."""
+    return [path.name for path in checkpoints(run / "checkpoints")]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_signal_loses_no_finished_step_and_leaves_no_trace(prefloop, command, unbroken, tmp_path, monkeypatch, name):
+    """SIGTERM as a scheduler sends it, while step 6 is recorded."""
+    words, log = command(name, tmp_path / "run"), RunDir.log
+
+    def preempted(self, step, metrics):
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        log(self, step, metrics)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDir, "log", preempted)
+        stopped = prefloop(" ".join(words))
+    assert stopped.code == 130
+    assert "run the same command again to go on" in stopped.said.splitlines()[-1]
+    assert kept(tmp_path / "run")[-1] == "step-000006"
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 6
+    resumed = prefloop(" ".join(words))
+    assert f"resuming from {tmp_path / 'run' / 'checkpoints' / 'step-000006'}" in resumed.said
+    assert_same_end(resumed, unbroken(name))
+    assert kept(resumed.run) == kept(unbroken(name).run)
+
+
+REWARD_SERVER = """
+import os, random
+import numpy as np, torch
+from prefloop.types import EnvironmentStop
+
+calls = []
+
+def ask(prompts, responses):
+    calls.append(1)
+    if len(calls) == 7 and os.environ.get("SERVER_AWAY"):
+        raise EnvironmentStop("the reward server stays away")
+    noise = [random.gauss(0, 1) + np.random.rand() + float(torch.randn(())) for _ in responses]
+    return [response.count("e") + each for response, each in zip(responses, noise)]
+"""
+
+
+def test_a_reward_server_that_stays_away_costs_no_finished_step(prefloop, sft_run, data, tmp_path, monkeypatch):
+    """Nor does a reward function that draws random numbers of its own keep a run from going on exactly."""
+    (tmp_path / "server.py").write_text(REWARD_SERVER)
+
+    def tune(out):
+        return prefloop(
+            *("train policy", "--model", sft_run.run, "--reward", f"{tmp_path / 'server.py'}:ask"),
+            *("--prompts", data / "prompts.jsonl", "--num-steps", 10, "--prompts-per-step", 8, "--kl-budget", "none"),
+            *("--max-new-tokens", 8, "--optimizer.lr", 1e-3, "--checkpoint-every", 4, "--out", tmp_path / out),
+        )
+
+    whole = tune("whole")
+    monkeypatch.setenv("SERVER_AWAY", "1")
+    stopped = tune("run")
+    assert stopped.code == 3 and "Traceback" not in stopped.said
+    assert stopped.said.splitlines()[-1] == (
+        "stopped: the reward server stays away; run the same command again to go on"
+    )
+    assert kept(tmp_path / "run")[-1] == "step-000006"
+    monkeypatch.delenv("SERVER_AWAY")
+    resumed = tune("run")
+    assert "step-000006" in resumed.said
+    assert_same_end(resumed, whole)
+    rollouts = [run / "rollouts" / "rollouts.jsonl" for run in (resumed.run, whole.run)]
+    assert rollouts[0].read_bytes() == rollouts[1].read_bytes()
+    assert kept(resumed.run) == kept(whole.run)
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ CHANGED = {
 }
 BOOKKEEPING = {
     *("out", "checkpoint_every", "keep_checkpoints", "save_rollouts"),  # where and how often things are stored
+    "report_to",  # test_train_trackers
     "token_budget",  # test_train_invariance: results do not depend on it
     *("eval_every", "patience", "eval_data"),  # test_train_invariance: early stopping
     *("skip_bad", "max_length", "max_prompt_length"),  # test_train_refusals: over-long rows
@@ -74,7 +75,6 @@ BOOKKEEPING = {
     *("ptx_data", "ptx_coef", "ptx_batch_size", "eval_reward", "eval_prompts"),  # test_train_algorithms
     *("shaping.num_reference_samples", "shaping.free_length", "shaping.truncated_score"),  # test_train_rewards
     *(f"scoring.{name}" for name in ScoringConfig.model_fields),  # test_train_rewards, test_reward_remote
-    "report_to",  # test_train_trackers
     *("model", "reference", "value", "data", "reward", "prompts", "algorithm", "loss"),  # test_train_stages, _refusals
     *("scratch.hidden_size", "scratch.num_layers", "scratch.num_heads", "scratch.vocab_size", "scratch.max_position"),
 }

@@ -118,6 +118,13 @@ def adapted_layers(model: PreTrainedModel) -> list[tuple[str, AdaptedLinear]]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, AdaptedLinear)]
 
 
+def linear_of(module: nn.Module) -> nn.Linear:
+    """The linear layer itself, of one that may have an adapter; inside `merged` its weight is the sum."""
+    layer = module.get_base_layer() if isinstance(module, AdaptedLinear) else module
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 def _matrices(layer: AdaptedLinear) -> tuple[nn.Linear, nn.Linear]:
     """A and B."""
     down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]

@@ -6,7 +6,7 @@ passes. `prefloop doctor --model DIR` runs them on a model before anything is tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from prefloop.console import say
 from prefloop.functional.masked import masked_mean, zero_outside
-from prefloop.models.batching import TokenBatch
-from prefloop.models.chat import Chat
-from prefloop.models.forward import compare_to_reference, response_logprobs
+from prefloop.models.batching import TokenBatch, collate
+from prefloop.models.chat import Chat, Encoded
+from prefloop.models.forward import compare_to_reference, response_logprobs, sequence_scores
 from prefloop.models.lora import nudged
 from prefloop.reward.model import RewardModel
 from prefloop.reward.scorer import Response, Scorer
@@ -185,24 +185,24 @@ def adapters(model: PreTrainedModel, tokens: TokenBatch, *, temperature: float) 
 
 def scorer_checks(scorer: Scorer, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Measured]:
     """What a reward model sees and whether padding changes its scores; nothing for scorers of other kinds."""
+    return [measured for model in reward_models(scorer) for measured in _model_checks(model, prompts, responses)]
+
+
+def _model_checks(model: RewardModel, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Measured]:
+    def score(index: Sequence[int]) -> list[float]:
+        return model.score([prompts[row] for row in index], [responses[row] for row in index])
+
+    finished = [response.finished for response in responses]
     return [
-        measured
-        for model in reward_models(scorer)
-        for measured in (
-            pad_token(model.model, model.chat, "reward"),
-            _end_of_response(model, prompts, responses),
-            _score_padding(model, prompts, responses),
-        )
+        pad_token(model.model, model.chat, "reward"),
+        end_of_response(model.encode(prompts, responses), model.chat, finished),
+        score_padding(score, len(responses)),
     ]
 
 
-def _end_of_response(scorer: RewardModel, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Measured:
-    """How many finished responses reach the reward model without the stop token that its training saw."""
-    rows = scorer.encode(prompts, responses)
-    missing = sum(
-        response.finished and row.ids[-1] not in scorer.chat.stop_ids
-        for row, response in zip(rows, responses, strict=True)
-    )
+def end_of_response(rows: Sequence[Encoded], chat: Chat, finished: Sequence[bool]) -> Measured:
+    """How many finished responses reach the reward model without the stop token."""
+    missing = sum(done and row.ids[-1] not in chat.stop_ids for row, done in zip(rows, finished, strict=True))
     return Measured(
         "end_of_response",
         float(missing),
@@ -213,9 +213,10 @@ def _end_of_response(scorer: RewardModel, prompts: Sequence[Prompt], responses: 
     )
 
 
-def _score_padding(scorer: RewardModel, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Measured:
-    together = scorer.score(prompts, responses)
-    alone = [scorer.score([prompt], [response])[0] for prompt, response in zip(prompts, responses, strict=True)]
+def score_padding(score: Callable[[Sequence[int]], list[float]], number: int) -> Measured:
+    """Scores of rows that stand together against those of each alone; `score` takes the places of rows."""
+    together = score(range(number))
+    alone = [score([row])[0] for row in range(number)]
     return Measured(
         "score_padding",
         max(abs(a - b) for a, b in zip(together, alone, strict=True)),
@@ -224,3 +225,38 @@ def _score_padding(scorer: RewardModel, prompts: Sequence[Prompt], responses: Se
         "a reward model that reads its score at a pad token, or attends to padding",
         "reward",
     )
+
+
+def check_rows(model: PreTrainedModel, chat: Chat, rows: Sequence[Encoded]) -> None:
+    """Check a policy on the first rows of a data set. Raises InputError for the first check that fails."""
+    tokens = collate(rows[:NUM_ROWS], pad_id=chat.pad_id, device=model.device)
+    pad_token(model, chat).require()
+    ratio(model, tokens, temperature=1.0).require()
+    padding(model, chat, tokens, temperature=1.0).require()
+
+
+def check_scored_rows(model: PreTrainedModel, chat: Chat, rows: Sequence[Encoded]) -> None:
+    """Check a reward model on the first rows of a data set. Raises InputError for the first check that fails."""
+    few = rows[:NUM_ROWS]
+
+    @torch.no_grad()
+    def score(index: Sequence[int]) -> list[float]:
+        batch = collate([few[row] for row in index], pad_id=chat.pad_id, device=model.device)
+        return list(sequence_scores(model, batch).tolist())
+
+    pad_token(model, chat).require()
+    end_of_response(few, chat, [True] * len(few)).require()
+    score_padding(score, len(few)).require()
+
+
+@torch.no_grad()
+def check_reference_sums(model: PreTrainedModel, chat: Chat, rows: Sequence[Encoded], ref_sums: Tensor) -> None:
+    """Check, where policy and reference are the same weights, that the reference's stored sums [N] are the policy's.
+
+    Raises InputError if they are not.
+    """
+    tokens = collate(rows[:NUM_ROWS], pad_id=chat.pad_id, device=model.device)
+    sums = response_logprobs(model, tokens).sum(1)
+    lengths = tokens.response_mask.sum(1).clamp(min=1)
+    gap = ((sums - ref_sums[: len(sums)]) / lengths).unsqueeze(1)
+    start_kl(gap, torch.zeros_like(gap), torch.ones_like(gap, dtype=torch.bool)).require()

@@ -254,13 +254,14 @@ def _begin(run: RunDir, config: TrainConfig, state: TrainState) -> Iterator[Trac
 
 
 def _attempt(run: RunDir, state: TrainState, step_function: StepFunction) -> Mapping[str, float] | str:
-    """One step. Where the environment stops it, a checkpoint of the last finished step is written first."""
+    """One step. Where the environment or bad input (a reward that is no number) stops it, a checkpoint of the last
+    finished step is written first."""
     before = _fingerprint(state)
     # Whatever drew random numbers since (a tracker, a progress bar) must not show in the run.
     set_random_state(state.rng)
     try:
         return step_function(state)
-    except EnvironmentStop:
+    except (EnvironmentStop, InputError):
         # Before the first step there is nothing to lose. A step function that breaks its contract gets no checkpoint:
         # the run goes on from the one before.
         if state.step and _fingerprint(state) == before:

@@ -23,6 +23,7 @@ from prefloop.models.forward import response_logprobs
 from prefloop.models.load import load_policy
 from prefloop.models.lora import add_adapters
 from prefloop.rundir import RunDir, resolve_model
+from prefloop.train.checks import NUM_ROWS, check_reference_sums, check_rows
 from prefloop.train.config import PreferenceConfig
 from prefloop.train.loop import (
     TrainState,
@@ -146,7 +147,12 @@ def train(config: PreferenceConfig) -> RunResult:
             reference = model if same else load_policy(reference_path, field="reference")[0]
             return _reference_sums(config, reference, chat, parts)
 
+        first = [row[0] for row in examples.rows[:NUM_ROWS]]
+        check_rows(model, chat, first)
         sums = cached(run.path, identity_of(run, chat, parts), compute, device=model.device)
+        if reference_path == start:
+            # Before the first step, and before a resumed run takes its weights over.
+            check_reference_sums(model, chat, first, sums["train"][:, 0])
         objective = Objective(loss, model, chat, config.token_budget)
         state = TrainState({"policy": model}, chat, {"policy": make_optimizer(model, config.optimizer)})
         num_rows = len(examples.rows)

@@ -21,6 +21,7 @@ from prefloop.rundir import RunDir, resolve_model
 from prefloop.statistics.calibration import log_loss
 from prefloop.statistics.pairwise import accuracy_with_ties
 from prefloop.train.checkpoint import restore
+from prefloop.train.checks import NUM_ROWS, check_scored_rows
 from prefloop.train.config import RewardConfig
 from prefloop.train.loop import (
     TrainState,
@@ -55,6 +56,7 @@ def train(config: RewardConfig) -> RunResult:
         pairs, rows = encode_pairs(config, model, chat, pairs)
         # A share of the prompts may hold long rows only; files named for evaluation must not.
         eval_rows = encode_pairs(config, model, chat, held_out, may_be_none=not config.eval_data)[1]
+        check_scored_rows(model, chat, [side for row in rows[:NUM_ROWS] for side in row])
         weights = torch.tensor([pair.weight for pair in pairs], device=model.device)
         state = TrainState({"reward": model}, chat, {"reward": make_optimizer(model, config.optimizer)})
         num_steps = math.ceil(len(rows) / config.batch_size) * config.num_epochs

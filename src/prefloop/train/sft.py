@@ -21,6 +21,7 @@ from prefloop.models.forward import response_logprobs
 from prefloop.models.load import load_policy, new_policy
 from prefloop.models.lora import add_adapters
 from prefloop.rundir import RunDir, resolve_model
+from prefloop.train.checks import check_rows
 from prefloop.train.config import SFTConfig
 from prefloop.train.loop import (
     TrainState,
@@ -57,6 +58,7 @@ def train(config: SFTConfig) -> RunResult:
         demonstrations, rows = _encode(config, model, chat, demonstrations)
         # A share of the prompts may hold long rows only; files named for evaluation must not.
         eval_rows = _encode(config, model, chat, held_out, may_be_none=not config.eval_data)[1]
+        check_rows(model, chat, rows)
         weights = torch.tensor([row.weight for row in demonstrations], device=model.device)
         state = TrainState({"policy": model}, chat, {"policy": make_optimizer(model, config.optimizer)})
         per_epoch = math.ceil(len(rows) / config.batch_size)
