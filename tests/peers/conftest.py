@@ -1,6 +1,6 @@
 """What the comparisons with peers share: tiny weights, rows of token ids, and scripts run in a peer's environment.
 
-The environments are made by `make test-peers`; without them these tests are skipped. `make test` does not run them.
+`make test-peers` makes the environments and runs these tests; elsewhere they are skipped.
 """
 
 from __future__ import annotations
@@ -23,12 +23,18 @@ from prefloop.models.config import ScratchConfig
 from prefloop.models.load import load_policy, new_policy, new_reward_model, save_model
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 SHAPE = ScratchConfig(hidden_size=32, num_layers=2, num_heads=2, vocab_size=330, max_position=128)
 FIRST_WORD_ID = 10
 """Special tokens come first."""
 
 PeerAnswer = dict[str, Tensor]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PREFLOOP_PEERS" not in os.environ:
+        for item in items:
+            if HERE in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason="comparisons with peers: make test-peers"))
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +47,9 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, dict[s
         key = (environment, script, json.dumps(case))
         if key in answers:
             return answers[key]
-        python = Path(os.environ.get("PREFLOOP_PEERS", ROOT)) / f".venv-peers-{environment}" / "bin" / "python"
+        python = Path(os.environ["PREFLOOP_PEERS"]).resolve() / f".venv-peers-{environment}" / "bin" / "python"
         if not python.exists():
-            pytest.skip(f"no .venv-peers-{environment}: make test-peers")
+            pytest.skip(f"no {python}: make test-peers")
         folder = tmp_path_factory.mktemp("peer")
         (folder / "case.json").write_text(json.dumps(case))
         # The peer must see its own packages only.
@@ -121,10 +127,17 @@ def encode() -> Callable[[list[int], list[int]], Encoded]:
 
 @pytest.fixture
 def agree(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Callable[..., None]:
-    """`agree(ours, theirs)`: tensors are equal in fp32; says by how much they differ, relative to the norm of theirs."""
+    """`agree(ours, theirs)`: tensors are equal in fp32; says by how much they differ, relative to the norm of theirs,
+    or to `scale`, the size of the terms of a sum that nearly cancel."""
 
-    def check(ours: Tensor | dict[str, Tensor], theirs: Tensor | dict[str, Tensor], what: str = "loss") -> None:
-        difference = relative_difference(ours, theirs)
+    def check(
+        ours: Tensor | dict[str, Tensor],
+        theirs: Tensor | dict[str, Tensor],
+        what: str = "loss",
+        *,
+        scale: float | None = None,
+    ) -> None:
+        difference = relative_difference(ours, theirs, scale)
         record_property(f"relative difference, {what}", difference)
         print(f"\n{request.node.name}: {what} differs by {difference:.1e}", end="")
         assert difference < 1e-5
@@ -132,14 +145,16 @@ def agree(request: pytest.FixtureRequest, record_property: Callable[[str, object
     return check
 
 
-def relative_difference(ours: Tensor | dict[str, Tensor], theirs: Tensor | dict[str, Tensor]) -> float:
+def relative_difference(
+    ours: Tensor | dict[str, Tensor], theirs: Tensor | dict[str, Tensor], scale: float | None = None
+) -> float:
     """Norm of the difference over the norm of theirs. Of gradients by weight: over all weights together."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         assert ours.keys() <= theirs.keys() and len(ours) > 10
         theirs = torch.cat([theirs[name].flatten() for name in ours])
         ours = torch.cat([tensor.flatten() for tensor in ours.values()])
     assert isinstance(ours, Tensor) and isinstance(theirs, Tensor)
-    return float((ours.detach().double() - theirs.double()).norm() / theirs.double().norm())
+    return float((ours.detach().double() - theirs.double()).norm() / (scale or theirs.double().norm()))
 
 
 @pytest.fixture

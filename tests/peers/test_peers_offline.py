@@ -44,32 +44,53 @@ def test_losses_of_pairs(peer, models, chat, pairs, encode, gradients_of, agree,
     agree(gradients_of(policy), answer, "gradient")
 
 
-@pytest.mark.parametrize("shift", [0, 1])
-@pytest.mark.parametrize("token_budget", [10_000, 64])
-def test_kto(peer, models, chat, pairs, encode, gradients_of, agree, token_budget, shift):
-    """With policy and reference exchanged too, so that the reference point is clamped in one case and not in the other."""
-    rows, examples = [], []
+KTO = {"beta": 0.3, "desirable_weight": 1.5, "undesirable_weight": 0.8}
+
+
+@pytest.fixture(scope="module")
+def labelled(pairs, encode):
+    """Examples as TRL's collator takes them, rows and labels as ours: each response also behind another prompt."""
+    examples, rows, labels = [], [], []
     for place, (prompt, response, _) in enumerate(pairs):
         other = pairs[place - 1][1]
-        examples.append(
-            {
-                **{"prompt_ids": prompt, "completion_ids": response, "KL_completion_ids": other},
-                "label": place % 3 == 0,
-            }
-        )
+        labels.append(place % 3 == 0)
         rows.append((encode(prompt, response), encode(prompt, other)))
-    names = ("policy", "reference")[:: -1 if shift else 1]
-    settings = {"beta": 0.3, "desirable_weight": 1.5, "undesirable_weight": 0.8}
-    case = {"trainer": "kto", "model": models[names[0]], "reference": models[names[1]]}
-    answer = peer("trl", "trl_offline.py", {**case, "settings": settings, "examples": examples})
+        ids = {"prompt_ids": prompt, "completion_ids": response, "KL_completion_ids": other}
+        examples.append({**ids, "label": labels[-1]})
+    return examples, Examples(rows, [1.0] * NUM_ROWS, labels)
+
+
+def kto_by_us(models, chat, names, examples, token_budget, settings=KTO):
     policy, reference = (load_policy(Path(models[name]), device=CPU)[0] for name in names)
     objective = Objective(loss_settings("kto")(**settings), policy, chat, token_budget)
-    sums = pair_logprobs(reference, chat, rows, token_budget=token_budget)
-    labels = [place % 3 == 0 for place in range(NUM_ROWS)]
-    total = objective.total(Examples(rows, [1.0] * NUM_ROWS, labels), range(NUM_ROWS), sums)
-    print(float(total["preference/reference_point"]))
+    sums = pair_logprobs(reference, chat, examples.rows, token_budget=token_budget)
+    return objective.total(examples, range(NUM_ROWS), sums), policy
+
+
+@pytest.mark.parametrize("names", [("policy", "reference"), ("reference", "policy")])
+@pytest.mark.parametrize("token_budget", [10_000, 64])
+def test_kto(peer, models, chat, labelled, gradients_of, agree, token_budget, names):
+    """Also with policy and reference exchanged: the reference point is clamped in one case and not in the other."""
+    case = {"trainer": "kto", "model": models[names[0]], "reference": models[names[1]], "settings": KTO}
+    answer = peer("trl", "trl_offline.py", {**case, "examples": labelled[0]})
+    total, policy = kto_by_us(models, chat, names, labelled[1], token_budget)
+    assert (float(total["preference/reference_point"]) > 0) == (names[0] == "reference")
     agree(total["preference/loss"], answer["loss"])
     agree(gradients_of(policy), answer, "gradient")
+
+
+def test_where_trl_differs_the_reference_point_of_kto_is_that_of_a_micro_batch(
+    peer, models, chat, labelled, gradients_of, differ
+):
+    """The same step in two micro-batches, which TRL's trainer averages: each has a reference point of its own."""
+    names, settings = ("reference", "policy"), {**KTO, "beta": 3.0}
+    case = {"trainer": "kto", "model": models[names[0]], "reference": models[names[1]], "settings": settings}
+    halves = [
+        peer("trl", "trl_offline.py", {**case, "examples": labelled[0][part]}) for part in (slice(0, 3), slice(3, 6))
+    ]
+    mean = {name: (halves[0][name] + halves[1][name]) / 2 for name in halves[0]}
+    _, policy = kto_by_us(models, chat, names, labelled[1], 64, settings)
+    differ(gradients_of(policy), mean, "the gradient of KTO")
 
 
 @pytest.mark.parametrize("centering_coef", [0.0, 0.01])

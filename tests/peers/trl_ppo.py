@@ -2,12 +2,14 @@
 
     python trl_ppo.py CASE.json ANSWER.safetensors
 
-CASE.json: `model`, `reference`, `reward` (also the value model), `moved`, `moved_value` (policy and value model after
-they have moved, at which the losses are taken), `settings`, `prompts` (equal lengths), `responses` (token ids, the pad
-id after the end). Generation is replaced by the given responses. Everything else is read from the frame of the trainer's
-own `train` when it calls `backward`, and from what it logs: the tensors are those it used.
+CASE.json: `model`, `reference`, `reward`, `value`; `moved` and `moved_value`, policy and value model after they have
+moved, at which the losses are taken; `settings`; `prompts` of equal length and `responses`, as token ids, the pad id
+after the end; `batch`, rows of the update, which the trainer draws; `micro_batch`. Generation is replaced by the given
+responses. Everything else is read from the frame of the trainer's own `train` when it calls `backward`, and from what
+it logs: the tensors are those it used.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -15,6 +17,7 @@ import tempfile
 
 os.environ.update(HF_HUB_OFFLINE="1", TRL_EXPERIMENTAL_SILENCE="1", TOKENIZERS_PARALLELISM="false")
 
+import numpy as np
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
@@ -32,10 +35,12 @@ class Stop(Exception):
 def main(case_path: str, answer_path: str) -> None:
     with open(case_path, encoding="utf-8") as file:
         case = json.load(file)
-    rows = len(case["prompts"])
+    rows = case["batch"]
     tokenizer = AutoTokenizer.from_pretrained(case["model"], padding_side="left")
     policy, reference = (AutoModelForCausalLM.from_pretrained(case[name]) for name in ("model", "reference"))
-    reward, value = (AutoModelForSequenceClassification.from_pretrained(case["reward"], num_labels=1) for _ in range(2))
+    reward, value = (
+        AutoModelForSequenceClassification.from_pretrained(case[name], num_labels=1) for name in ("reward", "value")
+    )
     answer: dict[str, torch.Tensor] = {}
     queries, responses = torch.tensor(case["prompts"]), torch.tensor(case["responses"])
 
@@ -55,6 +60,7 @@ def main(case_path: str, answer_path: str) -> None:
         for name in UPDATE:
             found = seen[name]
             answer[f"{name}.{number}"] = torch.as_tensor(found).detach().clone()
+        answer[f"sync.{number}"] = torch.tensor(trainer.accelerator.sync_gradients)
         answer[f"loss.{number}"] = loss.detach().clone()
         trl_backward(loss)
         if number + 1 == rows // case["micro_batch"]:
@@ -114,10 +120,10 @@ def main(case_path: str, answer_path: str) -> None:
             return whitened
 
         ppo_trainer.masked_whiten = whiten_then_move
-        try:
+        # The order of rows in micro-batches is numpy's, which the trainer does not seed.
+        np.random.seed(0)
+        with contextlib.suppress(Stop):
             trainer.train()
-        except Stop:
-            pass
     save_file({name: tensor.contiguous() for name, tensor in answer.items()}, answer_path)
 
 
