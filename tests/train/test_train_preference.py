@@ -324,15 +324,19 @@ def test_a_cache_that_does_not_fit_is_computed_again(preference, broken_off, tmp
 
 
 def test_the_cache_is_really_what_a_resumed_run_trains_on(preference, broken_off, tmp_path, tuned):
-    """Values that were changed together with their checksum reach the loss."""
-    folder = broken_off(*STEADY, step=1)
+    """Values that were changed together with their checksum reach the loss. The start-up checks see them only where the
+    reference is the starting weights, so it is another one here."""
+    words = (*STEADY, "--reference", tuned.run)
+    folder = broken_off(*words, step=1)
     stored = load_file(folder / "logprobs.safetensors")
     save_file({name: values + torch.tensor([1.0, 0.0]) for name, values in stored.items()}, folder / "x")
     (folder / "x").replace(folder / "logprobs.safetensors")
     record = json.loads((folder / "identity.json").read_text())
     record["logprobs"] = hashlib.sha256((folder / "logprobs.safetensors").read_bytes()).hexdigest()
     (folder / "identity.json").write_text(json.dumps(record))
-    margins = [run.metrics()[0]["preference/margin"] for run in (preference(*STEADY, out=tmp_path / "run"), tuned)]
+    margins = [
+        run.metrics()[0]["preference/margin"] for run in (preference(*words, out=tmp_path / "run"), preference(*words))
+    ]
     assert margins[0] == pytest.approx(margins[1] - 0.1, abs=1e-6)
 
 
