@@ -323,17 +323,21 @@ def test_a_cache_that_does_not_fit_is_computed_again(preference, broken_off, tmp
     assert (folder / "logprobs.safetensors").read_bytes() == original
 
 
-def test_a_cache_that_is_not_the_references_is_caught(preference, broken_off, tmp_path):
-    """Values that were changed together with their checksum: both are the same weights, so they show."""
-    folder = broken_off(*STEADY, step=1)
+def test_the_cache_is_really_what_a_resumed_run_trains_on(preference, broken_off, tmp_path, tuned):
+    """Values that were changed together with their checksum reach the loss. The start-up checks see them only where the
+    reference is the starting weights, so it is another one here."""
+    words = (*STEADY, "--reference", tuned.run)
+    folder = broken_off(*words, step=1)
     stored = load_file(folder / "logprobs.safetensors")
     save_file({name: values + torch.tensor([1.0, 0.0]) for name, values in stored.items()}, folder / "x")
     (folder / "x").replace(folder / "logprobs.safetensors")
     record = json.loads((folder / "identity.json").read_text())
     record["logprobs"] = hashlib.sha256((folder / "logprobs.safetensors").read_bytes()).hexdigest()
     (folder / "identity.json").write_text(json.dumps(record))
-    problem = preference(*STEADY, out=tmp_path / "run").problem
-    assert problem.startswith("reference: start-up check start_kl: policy and reference are the same weights")
+    margins = [
+        run.metrics()[0]["preference/margin"] for run in (preference(*words, out=tmp_path / "run"), preference(*words))
+    ]
+    assert margins[0] == pytest.approx(margins[1] - 0.1, abs=1e-6)
 
 
 def test_a_run_that_stopped_before_its_first_step_belongs_to_nobody(preference, broken_off, tuned, sft_run, tmp_path):

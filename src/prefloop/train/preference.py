@@ -147,6 +147,7 @@ def train(config: PreferenceConfig) -> RunResult:
             reference = model if same else load_policy(reference_path, field="reference")[0]
             return _reference_sums(config, reference, chat, parts)
 
+        # First: weights that are no numbers are told by their name here, as a check's excess there.
         sums = cached(run.path, identity_of(run, chat, parts), compute, device=model.device)
         first = [row[0] for row in examples.rows[:NUM_ROWS]]
         check_rows(model, chat, first)
