@@ -2,23 +2,28 @@
 #
 #   make venv     installs everything that development needs
 #   make test     the same, then runs the tests
+#   make test-peers   makes .venv-peers-trl and .venv-peers-trl-1.12 too, then compares with these releases of TRL
 #   make lint     the same, then ruff, mypy and import-linter
+#   make test-crash       kills runs and damages checkpoints, at random, and compares the ends (minutes; not in CI)
+#   make test-crash-full  the same with all algorithms and the counts of docs/reliability.md
 #   make demo     installs what running needs, then runs the whole loop in the simulated world
 #   make clean    removes caches and build products (neither .venv nor runs)
 #
 # PYTHON=python3.12             the interpreter that .venv is made with
 # TORCH_INDEX=https://...       a further package index for torch, for example one with CPU-only builds
 # PYTEST_ARGS="-n 2 -k config"  what pytest is told
+# CRASH_ARGS="--jobs ppo"       what the crash tests are told (--help lists it)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH_INDEX ?=
 PYTEST_ARGS ?= -n 2
+CRASH_ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: venv test lint demo clean
+.PHONY: venv test test-peers test-crash test-crash-full lint demo clean
 
 venv: .venv/.installed-dev
 
@@ -37,6 +42,22 @@ venv: .venv/.installed-dev
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.venv-peers-%/.installed: tests/peers/requirements-%.txt
+	@echo "installing into .venv-peers-$*: $(TORCH), transformers, TRL (1.2 GB as a CPU build)"
+	$(PYTHON) -m venv .venv-peers-$*
+	.venv-peers-$*/bin/python -m pip install --disable-pip-version-check --quiet \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $<
+	@touch $@
+
+test-peers: .venv/.installed-dev .venv-peers-trl/.installed .venv-peers-trl-1.12/.installed
+	PREFLOOP_PEERS=. $(BIN)/python -m pytest tests/peers
+
+test-crash: .venv/.installed-dev
+	$(BIN)/python -m tests.crash $(CRASH_ARGS)
+
+test-crash-full: .venv/.installed-dev
+	$(BIN)/python -m tests.crash --jobs all --kills 30 --signals 10 --writes 100 --damages 200 $(CRASH_ARGS)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

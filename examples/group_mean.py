@@ -3,23 +3,22 @@
 prefloop train policy --algorithm examples/group_mean.py:GroupMean --model runs/sft --reward ... --prompts ...
 """
 
-from typing import ClassVar
-
 from pydantic import Field
 from torch import Tensor
 
 from prefloop.functional.advantages import broadcast_to_tokens
 from prefloop.functional.batch import Advantages, LossOutput, RolloutBatch
-from prefloop.functional.losses import Reduction, policy_gradient_loss
+from prefloop.functional.losses import policy_gradient_loss
 from prefloop.functional.masked import masked_sum
+from prefloop.functional.reduction import Reduction
 from prefloop.train.algorithms import Algorithm
 
 
 class GroupMean(Algorithm):
     """Whole responses are the actions; the baseline is the mean over the responses to the same prompt."""
 
-    reduction: ClassVar[Reduction] = "constant"
-
+    loss_reduction: Reduction = "response"
+    """What a step's loss is averaged over: each response counts whole."""
     group_size: int = Field(8, ge=2)
     """Responses sampled for each prompt."""
 
@@ -34,4 +33,4 @@ class GroupMean(Algorithm):
     ) -> LossOutput:
         """-advantage x log pi(response), summed over tokens, averaged over responses."""
         mask = batch.response_mask
-        return policy_gradient_loss(logprobs, advantages, mask, denominator=denominator, reduction=self.reduction)
+        return policy_gradient_loss(logprobs, advantages, mask, denominator=denominator, reduction=self.loss_reduction)

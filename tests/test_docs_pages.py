@@ -23,9 +23,11 @@ from prefloop.data.config import DataCheckConfig
 from prefloop.data.fields import kind_of
 from prefloop.fields import as_text, section_type
 from prefloop.flags import parse
-from prefloop.train.algorithms.ppo import PPO
-from prefloop.train.algorithms.rloo import RLOO
+from prefloop.models.config import LoraConfig
+from prefloop.reward.config import ScoringConfig, ShapingConfig
+from prefloop.train.algorithms import ALGORITHMS, algorithm_settings
 from prefloop.train.config import OptimizerConfig, PolicyConfig, PreferenceConfig, RewardConfig, SFTConfig
+from prefloop.train.preference_losses import LOSSES
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "prefloop"
@@ -186,21 +188,26 @@ def _default(model: type[BaseModel], field: str) -> str:
     if info.is_required():
         return "required"
     section = section_type(info.annotation)
-    if section is None:
+    if section is None or info.default is None:
         return f"`{as_text(info.default)}`"
     changed = info.default.model_dump(exclude_unset=True)
     return f"`{section.__name__}`" + (f" with `{as_text(changed)}`" if changed else "")
 
 
-@pytest.mark.parametrize("model", [OptimizerConfig, SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig, PPO, RLOO])
+# The base classes of algorithms and of losses are no configs of their own: each one's table is whole.
+WHOLE = (*map(algorithm_settings, ALGORITHMS), *LOSSES.values())
+CONFIGS = (SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig)
+PARTS = (LoraConfig, OptimizerConfig, ScoringConfig, ShapingConfig)
+
+
+@pytest.mark.parametrize("model", [*PARTS, *CONFIGS, *WHOLE])
 def test_every_default_stands_in_the_table(model: type[BaseModel]) -> None:
     documented = _documented()
     wanted = {field: _default(model, field) for field in model.model_fields}
     found = {}
     for field, info in model.model_fields.items():
         declaring = _declaring(model, field)
-        # The base class of the algorithms is no config of its own: each algorithm's table is whole.
-        table = documented[model.__name__ if model in (PPO, RLOO) else declaring.__name__]
+        table = documented[model.__name__ if model in WHOLE else declaring.__name__]
         if field in table:
             found[field] = table[field][0]
         if section := section_type(info.annotation):
@@ -209,12 +216,8 @@ def test_every_default_stands_in_the_table(model: type[BaseModel]) -> None:
 
 
 def test_no_table_has_a_setting_that_does_not_exist() -> None:
-    known = {
-        each.__name__: each
-        for model in (SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig)
-        for each in model.__mro__
-    }
-    known |= {each.__name__: each for each in (OptimizerConfig, PPO, RLOO)}
+    known = {each.__name__: each for model in CONFIGS for each in model.__mro__}
+    known |= {each.__name__: each for each in (*PARTS, *WHOLE)}
     known["ScratchConfig"] = section_type(SFTConfig.model_fields["scratch"].annotation)
     for name, table in _documented().items():
         assert table.keys() <= known[name].model_fields.keys()
@@ -223,7 +226,8 @@ def test_no_table_has_a_setting_that_does_not_exist() -> None:
 def test_every_default_has_a_source() -> None:
     for name, table in _documented().items():
         for field, (default, source) in table.items():
-            derived = default == "required" or default.startswith("`OptimizerConfig`") or default == "`ScratchConfig`"
+            sections = ("`OptimizerConfig`", "`ScratchConfig`", "`ScoringConfig`", "`ShapingConfig`")
+            derived = default == "required" or default.startswith(sections)
             assert source or derived, f"{name}.{field}"
 
 
@@ -265,7 +269,9 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     pairs, sft, reward = (str(root / name) for name in ("pairs.jsonl", "sft", "reward"))
     assert main(["train", "sft", "--data", pairs, "--eval-fraction", "0.2", "--out", sft, *TINY]) == 0
     assert main(["train", "reward", "--model", sft, "--data", pairs, "--eval-fraction", "0.2", "--out", reward]) == 0
-    assert main(["train", "preference", "--model", sft, "--data", pairs, "--out", str(root / "dpo")]) == 0
+    for loss in LOSSES:
+        words = ["train", "preference", "--model", sft, "--data", pairs, "--loss", loss]
+        assert main([*words, "--out", str(root / loss), "--eval-fraction", "0.2"]) == 0
     policy = ["train", "policy", "--model", sft, "--reward", reward, "--prompts", pairs]
     policy += ["--num-steps", "1", "--prompts-per-step", "4", "--max-new-tokens", "6"]
     calls: dict[str, None] = {}
@@ -302,12 +308,12 @@ def test_the_glossary_has_every_metric(traced: tuple[Path, list[str]]) -> None:
     for row in _table(_section("docs/glossary.md", "## Metrics")):
         patterns |= set(re.findall(r"`([\w/*]+)`", row[0]))
     assert "kl/full" in patterns
-    runs = ("sft", "reward", "dpo", "ppo", "rloo")
+    runs = ("sft", "reward", *LOSSES, "ppo", "rloo")
     logged = {
         key
         for run in runs
         for line in (root / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         for key in json.loads(line)
     } - {"step"}
-    assert {"sft/loss", "eval/accuracy", "reward/margin", "preference/loss", "value/loss"} <= logged
+    assert {"sft/loss", "eval/accuracy", "reward/margin", "preference/reference_point", "value/loss"} <= logged
     assert [key for key in sorted(logged) if not any(fnmatch.fnmatch(key, pattern) for pattern in patterns)] == []

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from prefloop.cli import main
 from prefloop.functional.advantages import leave_one_out
 from prefloop.functional.batch import RolloutBatch
-from prefloop.reward.scoring import FunctionScorer, Response
+from prefloop.reward.function import FunctionScorer
+from prefloop.reward.scoring import Response
 from prefloop.rundir import resolve_model
 from prefloop.types import Message, Prompt
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import io
 import itertools
 import os
 import select
@@ -22,6 +23,9 @@ from prefloop.types import EnvironmentStop, InputError, RunResult
 
 DONE, BAD_INPUT, STOPPED, BUG, INTERRUPTED = 0, 2, 3, 70, 130
 READER_GONE = 128 + signal.SIGPIPE
+FULL = (errno.ENOSPC, errno.EDQUOT)
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+"""What the system says of a path that a user should not have given, wherever the path is used first."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,12 @@ COMMANDS: dict[str, Command] = {
         run="prefloop.recipes.demo:run",
         summary="The whole loop in the simulated world, offline, ending in a report.",
         example="prefloop demo --out runs/demo",
+    ),
+    "doctor": Command(
+        config="prefloop.recipes.config:DoctorConfig",
+        run="prefloop.recipes.doctor:run",
+        summary="What this machine has and lacks; with a model, the start-up checks on it.",
+        example="prefloop doctor --model runs/sft",
     ),
     "data check": Command(
         config="prefloop.data.config:DataCheckConfig",
@@ -83,10 +93,12 @@ COMMANDS: dict[str, Command] = {
         example="prefloop train reward --model runs/sft --data pairs.jsonl --out runs/reward",
     ),
     "train preference": Command(
-        config="prefloop.train.config:PreferenceConfig",
+        config="prefloop.train.config:preference_config",
         run="prefloop.train.preference:train",
-        summary="Tune a policy on preference pairs, without a reward model.",
+        summary="Tune a policy on preference pairs or labelled responses, without a reward model.",
         example="prefloop train preference --model runs/sft --data pairs.jsonl --out runs/dpo",
+        variant="loss",
+        variants="prefloop.train.preference_losses:LOSSES",
     ),
     "train policy": Command(
         config="prefloop.train.config:policy_config",
@@ -110,6 +122,13 @@ COMMANDS: dict[str, Command] = {
         example="prefloop reward score runs/reward responses.jsonl --out scores.jsonl",
         positionals=("model", "data"),
     ),
+    "reward serve": Command(
+        config="prefloop.reward.config:RewardServeConfig",
+        run="prefloop.reward.serve:serve",
+        summary="Answer scores over HTTP, to prefloop and to OpenRLHF.",
+        example="prefloop reward serve runs/reward --port 8900",
+        positionals=("model",),
+    ),
     "reward crossval": Command(
         config="prefloop.recipes.config:RewardCrossvalConfig",
         run="prefloop.recipes.crossval:run",
@@ -122,6 +141,13 @@ COMMANDS: dict[str, Command] = {
         summary="Sample responses of a policy to prompts, as JSON Lines.",
         example="prefloop sample runs/ppo prompts.jsonl --out responses.jsonl",
         positionals=("model", "prompts"),
+    ),
+    "model interpolate": Command(
+        config="prefloop.train.config:InterpolateConfig",
+        run="prefloop.train.interpolate:run",
+        summary="Write the model whose weights lie between two others.",
+        example="prefloop model interpolate runs/sft runs/ppo --weight 0.5 --out runs/half",
+        positionals=("base", "tuned"),
     ),
     "sandbox list": Command(
         config="prefloop.recipes.config:SandboxListConfig",
@@ -149,6 +175,9 @@ COMMANDS: dict[str, Command] = {
 def entry() -> None:
     """The `prefloop` program."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # JSON is UTF-8 whatever the locale, and what people wrote has letters that the locale may not know.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     sys.exit(main())
 
 
@@ -171,10 +200,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _leave_quietly()
         return _report_bug()
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             where = f" at {error.filename}" if error.filename else ""
             print(f"stopped: disk full{where}; make room and run the same command again to go on", file=sys.stderr)
             return STOPPED
+        if error.errno in UNUSABLE and error.filename is not None:
+            remedy = "change its permissions, or give another path"
+            problem = os.strerror(error.errno).lower()
+            print(InputError(problem, path=os.fsdecode(error.filename), remedy=remedy), file=sys.stderr)
+            return BAD_INPUT
         return _report_bug()
     except Exception:
         return _report_bug()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,6 +48,7 @@ def load(
     """
     source = _Source(yaml_path, overrides or {}, origins or {})
     tree = _with_section_defaults(source.merged(model), model)
+    source.require_texts(tree, model)
     try:
         # Strict JSON is the mode in which "3" is no int, while a list still makes a tuple and a text a path.
         return model.model_validate_json(json.dumps(tree), strict=True)
@@ -127,6 +128,16 @@ class _Source:
                 section = inner
             section[last] = from_text(text, annotations[key]) if key in annotations else text
         return tree
+
+    def require_texts(self, tree: Mapping[str, Any], model: type[BaseModel]) -> None:
+        """Refuse text that UTF-8 cannot hold (bytes of another encoding on the command line, half a character), and
+        empty text by flag (a shell variable that is not set) but for fields that are empty by default."""
+        may_be_empty = {field.key for field in fields_of(model) if field.info.default == ""}
+        for path, text in _texts(tree):
+            if not text and (key := self._given(path)) is not None and key not in may_be_empty:
+                raise self._at(path, "is empty", "give a value, or leave it out")
+            if _is_broken(text):
+                raise self._at(path, f"is {text!a}, which UTF-8 cannot hold", "rename the file, or correct the text")
 
     def explain(self, error: ValidationError, model: type[BaseModel], tree: Mapping[str, Any]) -> InputError:
         """The one error to show for all that pydantic found: a misspelt key before what it leaves missing."""
@@ -279,6 +290,23 @@ def _wanted(details: ErrorDetails) -> str:
         case _:
             # For example "Input should be greater than 0".
             return details["msg"].partition("should be ")[2] or details["msg"]
+
+
+def _texts(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Every text in a tree, and where it stands."""
+    if isinstance(tree, str):
+        yield path, tree
+    elif isinstance(tree, Mapping | list):
+        for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+            yield from _texts(value, (*path, key))
+
+
+def _is_broken(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _shown(value: Any) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -25,14 +26,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import yaml
-
 from prefloop import __version__
 from prefloop.config import Section, config_hash, differing_keys, dump_yaml
 from prefloop.console import say
 from prefloop.types import InputError, RunResult
+from prefloop.yaml_tree import read_yaml
 
-VERSIONED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
+MADE_AGAIN = "run the command that made it again with this version of prefloop"
+METRICS = "metrics.jsonl"
+TRACKERS = "trackers"
+"""Directory of a run in which experiment trackers keep their files."""
+NOT_COMPARED = ("out", "report_to")
+"""Settings that say where a run's results go and change none of them: a resumed run may have others."""
+VERSIONED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "scipy")
 
 
 def fsync_directory(path: Path) -> None:
@@ -66,6 +72,25 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object that a file of a run holds. Raises InputError where it holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"is not JSON ({error})", path=path, remedy=MADE_AGAIN) from None
+    if not isinstance(value, dict):
+        raise InputError("is not a JSON object", path=path, remedy=MADE_AGAIN)
+    return value
+
+
+def read_section(path: Path, key: str) -> dict[str, Any]:
+    """The object under `key` in a JSON file of a run. Raises InputError where there is none."""
+    section = read_json(path).get(key)
+    if not isinstance(section, dict):
+        raise InputError("is missing or no object", path=path, field=key, remedy=MADE_AGAIN)
+    return section
+
+
 def output_file(path: str, field: str = "out") -> Path:
     """A file that a command is to write. Raises InputError, before any work is done, where that is impossible."""
     target = Path(path)
@@ -77,12 +102,13 @@ def output_file(path: str, field: str = "out") -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file, or of a directory's files (names and contents, in name order)."""
+    """sha256 of a file, or of a directory's files (names, sizes and contents, in name order)."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     for file in files:
         if file != path:
-            digest.update(str(file.relative_to(path)).encode() + b"\0")
+            # With the size: the end of one file and the name of the next must not pass for a longer first file.
+            digest.update(os.fsencode(file.relative_to(path)) + b"\0%d\0" % file.stat().st_size)
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
@@ -100,7 +126,7 @@ def resolve_model(path: str, field: str, *, output: str = "model") -> Path:
     if not directory.is_dir():
         raise InputError("is a file", path=path, field=field, remedy="give a model directory or a finished run")
     if (directory / "result.json").exists():
-        outputs = json.loads((directory / "result.json").read_text(encoding="utf-8"))["outputs"]
+        outputs = read_section(directory / "result.json", "outputs")
         name = output if output in outputs else "model"
         if name not in outputs:
             made = ", ".join(outputs) or "nothing"
@@ -118,7 +144,7 @@ def input_of_run(path: str, name: str) -> str | None:
     record = Path(path) / "inputs.json"
     if not record.exists():
         return None
-    found = json.loads(record.read_text(encoding="utf-8"))["inputs"].get(name)
+    found = read_section(record, "inputs").get(name)
     return None if found is None else str(found["path"])
 
 
@@ -136,7 +162,8 @@ class RunDir:
                 raise InputError("no such file", path=file, field=name.partition(":")[0])
         self.command, self.config = command, config
         out: str | None = getattr(config, "out", None)
-        self.path = Path(out or f"runs/{command.replace(' ', '-')}-{config_hash(config)[:8]}")
+        default = f"runs/{command.replace(' ', '-')}-{config_hash(config, NOT_COMPARED)[:8]}"
+        self.path = Path(default if out is None else out)
         self._claim()
         self._lock = (self.path / "lock").open("w")
         try:
@@ -161,17 +188,17 @@ class RunDir:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
             problem = f"this directory cannot be made ({(error.strerror or str(error)).lower()})"
             raise InputError(problem, path=self.path, field="out", remedy="give another --out") from error
 
     def _begun(self) -> bool:
         """Whether anything was made here beside the record of config and inputs; half-written files do not count."""
-        own = {self.path / name for name in ("lock", "config.yaml", "inputs.json")}
-        return any(
-            file.is_file() and file not in own and not any(part[0] == "." for part in file.relative_to(self.path).parts)
-            for file in self.path.rglob("*")
-        )
+        own = {"lock", "config.yaml", "inputs.json", TRACKERS}
+        files = (file.relative_to(self.path).parts for file in self.path.rglob("*") if file.is_file())
+        return any(parts[0] not in own and not any(part[0] == "." for part in parts) for parts in files)
 
     def _record(self, inputs: Mapping[str, Path]) -> None:
         config_path, inputs_path = self.path / "config.yaml", self.path / "inputs.json"
@@ -195,21 +222,20 @@ class RunDir:
         write_json(inputs_path, record)
 
     def _compare(self, config_path: Path, inputs_path: Path, hashes: Mapping[str, Mapping[str, str]]) -> None:
-        before = json.loads(inputs_path.read_text(encoding="utf-8"))
-        if before["command"] != self.command:
+        before, recorded = read_json(inputs_path).get("command"), read_section(inputs_path, "inputs")
+        if before != self.command:
             raise InputError(
-                f"this directory belongs to `{before['command']}`",
+                f"this directory belongs to `{before}`",
                 path=self.path,
                 field="out",
                 remedy="give another --out",
             )
-        old = yaml.safe_load(config_path.read_text(encoding="utf-8"))
-        new = yaml.safe_load(dump_yaml(self.config))
-        differing = [key for key in differing_keys(old, new) if key != "out"]
+        old, new = read_yaml(config_path).tree, self.config.model_dump(mode="json")
+        differing = [key for key in differing_keys(old, new) if key not in NOT_COMPARED]
         differing += [
             f"{name} (its content changed)"
             for name, entry in hashes.items()
-            if before["inputs"].get(name, entry)["sha256"] != entry["sha256"]
+            if recorded.get(name, entry)["sha256"] != entry["sha256"]
         ]
         if differing:
             raise InputError(
@@ -240,20 +266,36 @@ class RunDir:
         if not path.exists():
             return None
         known = {field.name for field in dataclasses.fields(RunResult)}
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = {key: value for key, value in read_json(path).items() if key in known}
+        if lacking := sorted(known - stored.keys()):
+            raise InputError("is missing", path=path, field=lacking[0], remedy=MADE_AGAIN)
         say(f"already finished: {path}")
-        return RunResult(**{key: value for key, value in stored.items() if key in known})
+        return RunResult(**stored)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line to `metrics.jsonl`."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
-    def forget_after(self, step: int) -> None:
-        """Drop the metrics and rollouts of steps after `step`: a resumed run does those steps again."""
-        for path in (self.path / "metrics.jsonl", self.path / "rollouts" / "rollouts.jsonl"):
-            if path.exists():
-                _keep_until(path, step)
+    def sync(self) -> None:
+        """Have metrics and rollouts on disk, so that no checkpoint outlives the log of the steps before it."""
+        for path in self._step_files():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            fsync_directory(path.parent)
+
+    def forget_after(self, step: int, *, logged: int | None = None) -> None:
+        """Drop the rollouts of steps after `step`, and the metrics of those after `logged` (by default `step` too): a
+        resumed run does those steps again.
+
+        Raises InputError for a line that cannot be read, unless it is the last one, which a crash may have cut off.
+        """
+        for path in self._step_files():
+            _keep_until(path, step if logged is None or path.name != METRICS else logged)
+
+    def _step_files(self) -> list[Path]:
+        files = (self.path / METRICS, self.path / "rollouts" / "rollouts.jsonl")
+        return [path for path in files if path.exists()]
 
     def finish(
         self,
@@ -273,10 +315,19 @@ class RunDir:
 
 def _keep_until(path: Path, step: int) -> None:
     """Rewrite a JSON Lines file without the rows of later steps, and without a last line that was never finished."""
-    kept = []
-    # Only a newline ends a line here: the text of a response may hold other separators, such as U+2028.
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        if json.loads(line)["step"] <= step:
-            kept.append(line.decode("utf-8") + "\n")
-    with atomic_file(path) as file:
-        file.writelines(kept)
+    # Read as bytes, where only a newline ends a line: the text of a response may hold other separators, such as U+2028.
+    with path.open("rb") as old, atomic_file(path) as new:
+        for number, line in enumerate(old, start=1):
+            if not line.endswith(b"\n"):
+                continue
+            try:
+                wanted = json.loads(line)["step"] <= step
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"this line of the run's log is damaged ({error})",
+                    path=path,
+                    line=number,
+                    remedy="restore the file, or delete the run directory and begin again",
+                ) from error
+            if wanted:
+                new.write(line.decode("utf-8"))

@@ -81,7 +81,7 @@ def read_yaml(path: str | Path) -> YamlTree:
     path = Path(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError("no such file", path=path) from None
     except IsADirectoryError:
         raise InputError("is a directory", path=path, remedy="give a YAML file") from None
@@ -91,6 +91,8 @@ def read_yaml(path: str | Path) -> YamlTree:
         raise InputError(f"is not UTF-8 text (byte {error.start})", path=path) from None
     try:
         root = _Loader(text).get_single_node()
+    except RecursionError:
+        raise InputError("nested too deeply", path=path, remedy="settings are a few levels deep") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = ", ".join(part for part in (error.context, error.problem) if part)

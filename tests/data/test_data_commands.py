@@ -222,7 +222,7 @@ def test_split_with_an_empty_side_and_with_one_fold(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", PAIRS[:1])
     message = error_of(split, DataSplitConfig(file=path, out=str(tmp_path / "out"), eval_fraction=0.01))
     assert message == f"{path}: no prompt of 1 falls into eval; give more prompts, another seed or other shares"
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
     message = error_of(split, DataSplitConfig(file=path, out=str(tmp_path / "out"), folds=1))
     assert message == "folds: one fold is no split; give 2 or more, or 0 for train and eval"
 

@@ -47,6 +47,13 @@ def test_rows_of_no_kind(names: str, message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
+def test_the_remedy_for_a_misspelt_field_is_the_shape_of_the_kind_that_has_it() -> None:
+    for misspelt, kind in (("chosne", "pairs have prompt, chosen"), ("completoin", "demonstrations have prompt, comp")):
+        with pytest.raises(InputError) as caught:
+            kind_of({"prompt": "p", misspelt: "x"})
+        assert (caught.value.remedy or "").startswith(kind)
+
+
 def test_a_field_of_another_project_is_named_but_not_a_known_one() -> None:
     assert missing("completion", {"prompt": "p", "answer": "a"}, "demonstrations").field == "answer"
     assert missing("rejected", {"prompt": "p", "chosen": "a"}, "pairs").field == "rejected"

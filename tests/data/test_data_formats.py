@@ -106,7 +106,7 @@ def add_prompt(field: str) -> str:
     [
         (row(chosen=..., chosne="4"), f"chosne: unknown field; did you mean chosen?; {PAIRS}"),
         (row(rejected=...), f"rejected: missing (the row has prompt, chosen); {PAIRS}"),
-        (row(rejected=None), f"rejected: missing (the row has prompt, chosen); {PAIRS}"),
+        (row(rejected=None), f"rejected: is null; {PAIRS}"),
         (row(prompt=...), f"prompt: missing, and chosen is not a whole dialogue; {add_prompt('chosen')}"),
         (row(chosen=" \n"), "chosen: is empty; a response says something"),
         (row(rejected=""), "rejected: is empty; a response says something"),

@@ -6,12 +6,13 @@ import gzip
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefloop.data.rows import describe, stream_rows
+from prefloop.data.rows import PARQUET_BATCH_ROWS, describe, shown, stream_rows
 from prefloop.types import InputError
 
 ROWS = [{"prompt": "a", "n": 1}, {"prompt": "\u2028 é \x85", "n": None}, {"prompt": "nul \x00", "n": [1.5]}]
@@ -93,7 +94,8 @@ def test_missing_file_directory_and_unknown_suffix(tmp_path: Path) -> None:
     ("line", "problem"),
     [
         ('{"prompt": "a" "b": 1}', "broken JSON at column 16: expecting ',' delimiter"),
-        ('{"prompt": "a', "broken JSON at column 12: unterminated string starting at"),
+        ('{"prompt": "a', "broken JSON at column 12: unterminated string"),
+        ('{"prompt": "a\tb"}', "broken JSON at column 14: invalid control character"),
         ('{"a": 1} {"a": 2}', "broken JSON at column 10: more text follows the JSON object"),
         ('{"a": NaN}', "broken JSON: NaN is not a JSON number"),
         ('{"a": -Infinity}', "broken JSON: -Infinity is not a JSON number"),
@@ -166,6 +168,38 @@ def test_parquet(tmp_path: Path) -> None:
     assert error_of(write(tmp_path / "b.parquet", b"no")).startswith("b.parquet: broken Parquet file")
 
 
+def damaged_page(path: Path) -> None:
+    """Three pages of rows, of which the last has lost its bytes; the footer is whole."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [{"prompt": f"{i:09}"} for i in range(3 * PARQUET_BATCH_ROWS)]
+    table = pyarrow.Table.from_pylist(rows)
+    parquet.write_table(table, path, row_group_size=PARQUET_BATCH_ROWS, compression="none", use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    place = data.index(f"{2 * PARQUET_BATCH_ROWS:09}".encode())
+    data[place : place + 5000] = b"\xff" * 5000
+    path.write_bytes(data)
+
+
+def text_that_is_not_utf8(path: Path) -> None:
+    """Writers that do not check leave other encodings in columns of text."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    buffers = [None, pyarrow.array([0, 4], pyarrow.int32()).buffers()[1], pyarrow.py_buffer(b"caf\xe9")]
+    parquet.write_table(pyarrow.table({"prompt": pyarrow.Array.from_buffers(pyarrow.string(), 1, buffers)}), path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (damaged_page, f"a.parquet: broken Parquet file after row {2 * PARQUET_BATCH_ROWS} ("),
+        (text_that_is_not_utf8, "a.parquet: broken Parquet file ('utf-8' codec can't decode byte 0xe9"),
+    ],
+)
+def test_parquet_that_breaks_while_it_is_read(tmp_path: Path, damage: Any, expected: str) -> None:
+    damage(tmp_path / "a.parquet")
+    message = error_of(tmp_path / "a.parquet")
+    assert message.startswith(expected) and message.endswith("; write or download it again")
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -183,6 +217,11 @@ def test_any_json_survives_in_every_container(
     (folder / "a.json").write_bytes(b" [ " + b" , ".join(dumped) + b" ]\n")
     assert values(folder / "a.jsonl") == rows
     assert values(folder / "a.json") == rows
+
+
+def test_a_long_value_is_cut_off_in_messages() -> None:
+    assert shown("user") == "'user'"
+    assert shown("x" * 10**6) == "'" + "x" * 56 + "..."
 
 
 def test_describe_says_what_a_person_would() -> None:

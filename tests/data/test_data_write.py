@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,30 @@ def test_of_several_files_all_appear_or_none(tmp_path: Path) -> None:
         write(prompt)
         raise KeyboardInterrupt
     assert files_in(tmp_path) == {"b.jsonl": "mine"}
+
+
+def test_a_disk_that_is_full_for_the_last_file_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where space is given out late, only fsync tells."""
+    calls: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fsync)
+    paths = [tmp_path / "new" / "deep" / name for name in ("a.jsonl", "b.jsonl")]
+    with pytest.raises(OSError, match="No space left"), record_files(paths, as_messages=False) as writers:
+        for write in writers:
+            write(prompt_of({"prompt": "p"}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_others_used_meanwhile_stays(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), record_files([tmp_path / "new" / "a.jsonl"], as_messages=False):
+        (tmp_path / "new" / "theirs").write_text("")
+        raise KeyboardInterrupt
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["theirs"]
 
 
 def test_where_records_cannot_be_written(tmp_path: Path) -> None:

@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prefloop.functional.advantages import broadcast_to_tokens, explained_variance, gae, leave_one_out, shape_rewards
+from prefloop.functional.advantages import (
+    best_of_group,
+    broadcast_to_tokens,
+    explained_variance,
+    flat_groups,
+    gae,
+    group_normalise,
+    importance_weights,
+    leave_one_out,
+    reward_to_go,
+    shape_rewards,
+)
 
 NAN = math.nan
 # Two rows of prompt, response and padding, and one without a response.
@@ -181,3 +192,60 @@ def test_gradients_agree_with_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda x: broadcast_to_tokens(x, MASK), (scores,))
     assert torch.autograd.gradcheck(lambda x: leave_one_out(x, group_size=3), (group,))
     assert torch.autograd.gradcheck(lambda v, r: explained_variance(v, r, MASK), (values, rewards))
+
+
+def test_group_normalisation_by_hand() -> None:
+    # Deviations with ddof 1: of (1, 3) sqrt(2), of (0, 10) sqrt(50); a group without spread gives nothing.
+    returns = torch.tensor([1.0, 3, 0, 10, 5, 5], dtype=torch.float64)
+    expected = [-1 / (math.sqrt(2) + 1e-4), 1 / (math.sqrt(2) + 1e-4), -5 / (math.sqrt(50) + 1e-4)]
+    found = group_normalise(returns, group_size=2)
+    assert found.tolist() == pytest.approx([*expected, -expected[2], 0, 0])
+    assert group_normalise(returns, group_size=2, scale=False).tolist() == [-1, 1, -5, 5, 0, 0]
+    assert flat_groups(returns, group_size=2).tolist() == [False, False, True]
+
+
+def test_a_group_without_spread_is_exactly_0_whatever_its_mean_rounds_to() -> None:
+    returns = torch.full((7,), 0.7)
+    assert (returns - returns.mean()).abs().max() > 0, "the mean of equal values is not always their value"
+    assert group_normalise(returns, group_size=7).tolist() == [0] * 7
+
+
+@given(seed=st.integers(0, 2**31), group_size=st.integers(2, 5), scale=st.booleans())
+def test_group_advantages_sum_to_0_and_see_no_shift(seed: int, group_size: int, scale: bool) -> None:
+    returns = torch.randn(3 * group_size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    found = group_normalise(returns, group_size=group_size, scale=scale)
+    assert found.view(3, -1).sum(1).abs().max() < 1e-10
+    torch.testing.assert_close(group_normalise(returns + 7, group_size=group_size, scale=scale), found)
+
+
+def test_dr_grpo_is_rloo_up_to_a_factor() -> None:
+    returns = torch.randn(12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        group_normalise(returns, group_size=4, scale=False) * 4 / 3, leave_one_out(returns, group_size=4)
+    )
+
+
+def test_the_best_of_a_group_by_hand() -> None:
+    returns = torch.tensor([1.0, 3, 2, 7, 7, 0])
+    assert best_of_group(returns, group_size=3).tolist() == [False, True, False, True, False, False]
+
+
+def test_reward_to_go_by_hand() -> None:
+    rewards = torch.tensor([[math.nan, 1.0, 2.0, 4.0, math.nan]])
+    mask = torch.tensor([[False, True, True, True, False]])
+    assert reward_to_go(rewards, mask).tolist() == [[0, 7, 6, 4, 0]]
+
+
+def test_reward_to_go_is_gae_without_values() -> None:
+    rewards = torch.randn(2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[True, True, True, False], [True, True, False, False]])
+    advantages, _ = gae(rewards, torch.zeros_like(rewards), mask, gamma=1.0, gae_lambda=1.0)
+    torch.testing.assert_close(reward_to_go(rewards, mask), advantages)
+
+
+def test_importance_weights_by_hand() -> None:
+    ratio = torch.tensor([[0.5, 1.0, 1.5, 6.0, math.nan]])
+    mask = torch.tensor([[True, True, True, True, False]])
+    found = importance_weights(ratio.log(), torch.zeros(1, 5), mask)
+    assert found[0].tolist() == pytest.approx([0.5, 1, 1.5, 2, 1])
+    assert importance_weights(ratio.log(), torch.zeros(1, 5), mask, ceiling=1.2)[0, 2].item() == pytest.approx(1.2)

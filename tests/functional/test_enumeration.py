@@ -10,10 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from prefloop.functional.advantages import broadcast_to_tokens, gae, leave_one_out, shape_rewards
+from prefloop.functional.advantages import (
+    broadcast_to_tokens,
+    gae,
+    leave_one_out,
+    reward_to_go,
+    shape_rewards,
+)
 from prefloop.functional.kl import full_kl, k1, k2, k3
 from prefloop.functional.logprobs import scatter_response, token_logprobs
-from prefloop.functional.losses import clipped_policy_loss, policy_gradient_loss
+from prefloop.functional.losses import clipped_policy_loss, kl_loss, policy_gradient_loss
 
 NUM_WORDS = 3
 RESPONSES = torch.tensor(list(itertools.product(range(NUM_WORDS), repeat=2)))
@@ -122,3 +128,37 @@ def test_what_the_estimates_do_as_losses(policy: Tensor, reference: Tensor) -> N
     assert (expected_gradient(k3(logprobs, ref_logprobs)) - per_position).abs().max() > 0.01
     # The per-position KL ignores that early tokens choose which states are visited later.
     assert (per_position - gradient(sequence_kl(policy, reference), policy))[0].abs().max() > 0.001
+
+
+def test_reward_to_go_gives_the_gradient_of_the_penalised_objective(
+    policy: Tensor, reference: Tensor, scores: Tensor
+) -> None:
+    logprobs, ref_logprobs = response_logprobs(policy), response_logprobs(reference)
+    probs = logprobs.sum(dim=1).exp()
+    objective = (probs * scores).sum() - KL_COEF * sequence_kl(policy, reference)
+    rewards = shape_rewards(scores, k1(logprobs, ref_logprobs).detach(), MASK, kl_coef=KL_COEF)
+    weighted = probs.detach()[:, None] * reward_to_go(rewards, MASK)
+    loss = policy_gradient_loss(logprobs, weighted, MASK, denominator=1).loss
+    torch.testing.assert_close(gradient(loss, policy), -gradient(objective, policy))
+
+
+def test_the_weight_of_the_kl_loss_keeps_its_gradient_after_the_policy_has_moved(
+    policy: Tensor, reference: Tensor
+) -> None:
+    """Samples of an older policy, weighted by the ratio of their last token, give the per-token KL at the states that
+    the older policy visits; without the weight they do not."""
+    noise = torch.randn(policy.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    moved = policy.detach() + 0.5 * noise
+    old_logprobs, ref_logprobs = response_logprobs(moved), response_logprobs(reference)
+    probs = old_logprobs.sum(dim=1).exp()
+    logprobs = response_logprobs(policy)
+
+    def expected_gradient(old: Tensor) -> Tensor:
+        per_row = zip(logprobs.split(1), old.split(1), ref_logprobs.split(1), strict=True)
+        losses = [kl_loss(*row, MASK[:1], estimator="k2", denominator=1).loss for row in per_row]
+        return gradient((probs * torch.stack(losses)).sum(), policy)
+
+    at_positions = scatter_response(full_kl(policy[STATES[MASK]], reference[STATES[MASK]]), MASK)
+    exact = gradient((probs[:, None] * at_positions).sum(), policy)
+    torch.testing.assert_close(expected_gradient(old_logprobs), exact)
+    assert (expected_gradient(logprobs.detach()) - exact).abs().max() > 0.01

@@ -12,15 +12,17 @@ from torch import Tensor
 from prefloop.functional.advantages import broadcast_to_tokens, explained_variance, gae, shape_rewards
 from prefloop.functional.batch import LossOutput
 from prefloop.functional.losses import (
-    Reduction,
     bradley_terry_loss,
     clipped_policy_loss,
     clipped_value_loss,
-    dpo_loss,
+    kl_loss,
     loss_denominator,
     nll_loss,
     policy_gradient_loss,
+    sequence_ratio_loss,
 )
+from prefloop.functional.preference import dpo_loss, ipo_loss, kto_loss, kto_reference_point, robust_dpo_loss
+from prefloop.functional.reduction import Reduction
 
 NUM_ROWS, LENGTH, MAX_LENGTH = 8, 6, 10
 # A loss of what is trained [B, T], two other tensors [B, T], the mask and the denominator of the whole step.
@@ -35,7 +37,7 @@ def token_losses() -> dict[str, tuple[TokenLoss, Reduction]]:
             "token",
         ),
     }
-    reductions: tuple[Reduction, ...] = ("token", "sequence", "constant")
+    reductions: tuple[Reduction, ...] = ("token", "sequence", "response", "constant")
     for reduction in reductions:
         losses[f"ppo {reduction}"] = (
             lambda x, old, other, mask, n, r=reduction: clipped_policy_loss(
@@ -49,6 +51,18 @@ def token_losses() -> dict[str, tuple[TokenLoss, Reduction]]:
             ),
             reduction,
         )
+        losses[f"kl {reduction}"] = (
+            lambda x, old, other, mask, n, r=reduction: kl_loss(
+                x, old, other, mask, estimator="k3", denominator=n, reduction=r
+            ),
+            reduction,
+        )
+    losses["gspo"] = (
+        lambda x, old, other, mask, n: sequence_ratio_loss(
+            x, old, other, mask, clip_range=0.2, clip_range_high=0.3, denominator=n
+        ),
+        "sequence",
+    )
     return losses
 
 
@@ -86,8 +100,9 @@ def test_padding_changes_no_loss_gradient_or_metric(name: str, seed: int, column
     assert padded.loss.item() == pytest.approx(plain.loss.item(), rel=1e-12)
     torch.testing.assert_close(padded_gradient[:, :LENGTH], plain_gradient, rtol=1e-12, atol=1e-14)
     assert padded_gradient[~wider].eq(0).all()
-    for metric, value in plain.metrics.items():
-        assert padded.metrics[metric].item() == pytest.approx(value.item(), rel=1e-12, abs=1e-14), metric
+    for metric, value in {**plain.metrics, **plain.token_sums}.items():
+        found = {**padded.metrics, **padded.token_sums}[metric].item()
+        assert found == pytest.approx(value.item(), rel=1e-12, abs=1e-14), metric
 
 
 @given(seed=st.integers(0, 2**31), columns=st.integers(0, 3), garbage=st.sampled_from([math.nan, math.inf, 3.0]))
@@ -111,8 +126,8 @@ def test_padding_changes_no_reward_advantage_or_explained_variance(seed: int, co
 def assert_same_step(outputs: list[LossOutput], whole: LossOutput) -> None:
     """The parts' losses and metrics add up to the whole's; maxima combine by maximum."""
     assert sum(part.loss.item() for part in outputs) == pytest.approx(whole.loss.item(), abs=1e-12)
-    for metric, value in whole.metrics.items():
-        parts = [part.metrics[metric].item() for part in outputs]
+    for metric, value in {**whole.metrics, **whole.token_sums}.items():
+        parts = [{**part.metrics, **part.token_sums}[metric].item() for part in outputs]
         combined = max(parts) if metric.endswith("_max") else sum(parts)
         assert combined == pytest.approx(value.item(), abs=1e-12), metric
 
@@ -132,30 +147,62 @@ def test_micro_batches_change_no_gradient_of_a_token_loss(name: str, num_parts: 
     assert_same_step([output for output, _ in parts], whole)
 
 
+PairLoss = Callable[[Tensor, Tensor, Tensor | None, Tensor], LossOutput]
+PAIR_LOSSES: dict[str, PairLoss] = {
+    "bradley_terry": lambda a, b, w, n: bradley_terry_loss(a, b, weights=w, centering_coef=0.01, denominator=n),
+    "dpo": lambda a, b, w, n: dpo_loss(a, b, beta=0.4, label_smoothing=0.1, weights=w, denominator=n),
+    "ipo": lambda a, b, w, n: ipo_loss(a, b, beta=0.4, weights=w, denominator=n),
+    "robust": lambda a, b, w, n: robust_dpo_loss(a, b, beta=0.4, label_smoothing=0.1, weights=w, denominator=n),
+}
+
+
 @pytest.mark.parametrize("num_parts", [1, 2, 4, 8])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("name", ["bradley_terry", "dpo"])
+@pytest.mark.parametrize("name", PAIR_LOSSES)
 def test_micro_batches_change_no_gradient_of_a_pair_loss(name: str, weighted: bool, num_parts: int) -> None:
     generator = torch.Generator().manual_seed(3)
-    pairs = torch.randn(NUM_ROWS, 4, dtype=torch.float64, generator=generator)
+    pairs = torch.randn(NUM_ROWS, 2, dtype=torch.float64, generator=generator)
     weights = torch.rand(NUM_ROWS, dtype=torch.float64, generator=generator) if weighted else torch.ones(NUM_ROWS)
     denominator = weights.sum()
 
     def one(rows: Tensor, row_weights: Tensor) -> tuple[LossOutput, Tensor]:
         rows = rows.clone().requires_grad_()
-        given_weights = row_weights if weighted else None
-        if name == "dpo":
-            output = dpo_loss(
-                *rows.unbind(1), beta=0.4, label_smoothing=0.1, weights=given_weights, denominator=denominator
-            )
-        else:
-            output = bradley_terry_loss(
-                rows[:, 0], rows[:, 1], weights=given_weights, centering_coef=0.01, denominator=denominator
-            )
+        output = PAIR_LOSSES[name](rows[:, 0], rows[:, 1], row_weights if weighted else None, denominator)
         return output, torch.autograd.grad(output.loss, rows)[0]
 
     whole, expected = one(pairs, weights)
     parts = [one(*rows) for rows in zip(pairs.chunk(num_parts), weights.chunk(num_parts), strict=True)]
     assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]), expected, rtol=0, atol=1e-10)
+    assert_same_step([output for output, _ in parts], whole)
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 4, 8])
+def test_micro_batches_change_no_gradient_of_kto(num_parts: int) -> None:
+    """The reference point and both denominators are those of the step, so a part may lack a kind of response."""
+    generator = torch.Generator().manual_seed(3)
+    ratios, mismatched = torch.randn(2, NUM_ROWS, dtype=torch.float64, generator=generator)
+    weights = torch.rand(NUM_ROWS, dtype=torch.float64, generator=generator)
+    desirable = torch.arange(NUM_ROWS) < 3
+    reference_point = kto_reference_point(mismatched + 1, weights)
+    denominators = (weights[desirable].sum().item(), weights[~desirable].sum().item())
+
+    def one(ratios: Tensor, desirable: Tensor, weights: Tensor) -> tuple[LossOutput, Tensor]:
+        ratios = ratios.clone().requires_grad_()
+        output = kto_loss(
+            ratios,
+            desirable,
+            reference_point=reference_point,
+            beta=0.4,
+            desirable_weight=1.3,
+            undesirable_weight=0.7,
+            weights=weights,
+            denominators=denominators,
+        )
+        return output, torch.autograd.grad(output.loss, ratios)[0]
+
+    whole, expected = one(ratios, desirable, weights)
+    parts = [one(*rows) for rows in zip(*(x.chunk(num_parts) for x in (ratios, desirable, weights)), strict=True)]
+    assert expected.abs().max() > 1e-3 and reference_point.item() > 0.5
     torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]), expected, rtol=0, atol=1e-10)
     assert_same_step([output for output, _ in parts], whole)

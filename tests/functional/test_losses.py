@@ -4,20 +4,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from prefloop.functional.kl import k2, k3
 from prefloop.functional.losses import (
-    Reduction,
     bradley_terry_loss,
     clipped_policy_loss,
     clipped_value_loss,
-    dpo_loss,
+    kl_loss,
     loss_denominator,
     nll_loss,
     policy_gradient_loss,
+    ratio_metrics,
     reduce_loss,
+    sequence_ratio_loss,
 )
+from prefloop.functional.reduction import Reduction
 
 LN2 = math.log(2)
-REDUCTIONS: tuple[Reduction, ...] = ("token", "sequence", "constant")
+REDUCTIONS: tuple[Reduction, ...] = ("token", "sequence", "response", "constant")
 MASK = torch.tensor([[True, True, True, False], [False, True, False, False], [False, False, False, False]])
 
 
@@ -38,6 +41,7 @@ def numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
 def test_denominators_by_hand() -> None:
     assert loss_denominator(MASK, reduction="token").item() == 4
     assert loss_denominator(MASK, reduction="sequence").item() == 2
+    assert loss_denominator(MASK, reduction="response").item() == 2
     assert loss_denominator(MASK, reduction="constant", max_length=10).item() == 30
     assert loss_denominator(MASK, reduction="token", max_length=10).item() == 4
 
@@ -63,6 +67,7 @@ def test_reduce_loss_by_hand() -> None:
     per_token = torch.tensor([[1.0, 2.0, 6.0, math.nan], [math.nan, 5.0, 0.0, 0.0], [math.nan] * 4])
     assert reduce_loss(per_token, MASK, reduction="token", denominator=4).item() == 14 / 4
     assert reduce_loss(per_token, MASK, reduction="sequence", denominator=2).item() == (3 + 5) / 2
+    assert reduce_loss(per_token, MASK, reduction="response", denominator=2).item() == (9 + 5) / 2
     assert reduce_loss(per_token, MASK, reduction="constant", denominator=torch.tensor(30)).item() == pytest.approx(
         14 / 30
     )
@@ -108,16 +113,65 @@ def test_ppo_by_hand() -> None:
     # A clipped token has no gradient; elsewhere d(-ratio A) / d logprob = -ratio A.
     (gradient,) = torch.autograd.grad(output.loss, logprobs)
     assert gradient[0].tolist() == pytest.approx([0, 1.5 / 5, -0.5 / 5, 0, -2.2 / 5, 0])
-    k3 = [r - 1 - math.log(r) for r in (1.5, 1.5, 0.5, 0.5, 1.1)]
-    assert numbers(dict(output.metrics)) == pytest.approx(
-        {
-            "policy/loss": output.loss.item(),
-            "policy/clip_fraction": 2 / 5,
-            "policy/approx_kl": sum(k3) / 5,
-            "policy/ratio_mean": 5.1 / 5,
-            "policy/ratio_max": 1.5,
-        }
+    assert numbers(dict(output.metrics)) == {"policy/loss": output.loss.item()}
+    assert numbers(dict(output.token_sums)) == {"policy/clip_fraction": 2}
+    largest, sums = ratio_metrics(logprobs, old, mask)
+    moved = [r - 1 - math.log(r) for r in (1.5, 1.5, 0.5, 0.5, 1.1)]
+    assert largest.item() == pytest.approx(1.5)
+    assert numbers(sums) == pytest.approx({"policy/approx_kl": sum(moved), "policy/ratio_mean": 5.1})
+
+
+def test_an_asymmetric_clip_by_hand() -> None:
+    # Ratios 1.25 and 1.35 with gain, 0.75 with loss: the upper side is 1.28, the lower 0.8.
+    ratio, old = doubles(1.25, 1.35, 0.75).unsqueeze(0), torch.zeros(1, 3, dtype=torch.float64)
+    mask, advantages = torch.ones(1, 3, dtype=torch.bool), doubles(1, 1, -1).unsqueeze(0)
+    output = clipped_policy_loss(
+        ratio.log(), old, advantages, mask, clip_range=0.2, clip_range_high=0.28, denominator=1
     )
+    assert output.loss.item() == pytest.approx(-1.25 - 1.28 + 0.8)
+    assert output.token_sums["policy/clip_fraction"].item() == 2
+
+
+def test_the_dual_clip_by_hand() -> None:
+    # A negative advantage and a ratio of 5: the loss is 3 |A| instead of 5 |A|. A positive one is left alone.
+    ratio = doubles(5.0, 2.0, 5.0).unsqueeze(0)
+    old, mask = torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, 3, dtype=torch.bool)
+    logprobs, advantages = ratio.log().requires_grad_(), doubles(-2, -2, 1).unsqueeze(0)
+    output = clipped_policy_loss(logprobs, old, advantages, mask, clip_range=0.2, dual_clip=3.0, denominator=1)
+    assert output.loss.item() == pytest.approx(6 + 4 - 1.2)
+    assert torch.autograd.grad(output.loss, logprobs)[0].tolist() == [[0, 4, 0]]
+    assert output.token_sums["policy/clip_fraction"].item() == 2
+
+
+def test_a_sequence_ratio_is_the_geometric_mean_by_hand() -> None:
+    # Row 1: ratios 2 and 1/2, so s = 1; row 2: ratio 1.5 and gain, cut off at 1.4; row 3: ratio 0.5 and loss, at 0.7.
+    ratio = doubles(2.0, 0.5, 1.5, math.nan, 0.5, 0.5).view(3, 2)
+    mask = torch.tensor([[True, True], [True, False], [True, True]])
+    logprobs, old = ratio.log().requires_grad_(), torch.zeros(3, 2, dtype=torch.float64)
+    advantages = doubles(4, 4, 2, math.nan, -1, -1).view(3, 2)
+    output = sequence_ratio_loss(
+        logprobs, old, advantages, mask, clip_range=0.3, clip_range_high=0.4, denominator=torch.tensor(3)
+    )
+    assert output.loss.item() == pytest.approx((-4 - 2 * 1.4 + 0.7) / 3)
+    # d(-s A) / d logprob = -s A / length.
+    (gradient,) = torch.autograd.grad(output.loss, logprobs)
+    assert gradient.flatten().tolist() == pytest.approx([-4 / 2 / 3, -4 / 2 / 3, 0, 0, 0, 0])
+    assert numbers(dict(output.token_sums)) == {"policy/clip_fraction": 3}
+
+
+def test_the_kl_loss_by_hand() -> None:
+    logprobs = doubles(-1.0, -2.0, math.nan).unsqueeze(0).requires_grad_()
+    old, reference = doubles(-1.0, -2.0 + LN2, 0.0).unsqueeze(0), doubles(-1.5, -1.0, math.nan).unsqueeze(0)
+    mask = torch.tensor([[True, True, False]])
+    # Ratios to the sampling policy 1 and 1/2; log ratios to the reference 0.5 and -1.
+    by_k2 = kl_loss(logprobs, old, reference, mask, estimator="k2", denominator=2)
+    assert by_k2.loss.item() == pytest.approx((0.125 + 0.5 * 0.5) / 2)
+    assert torch.autograd.grad(by_k2.loss, logprobs)[0][0].tolist() == pytest.approx([0.25, -0.25, 0])
+    by_k3 = kl_loss(logprobs, old, reference, mask, estimator="k3", denominator=2)
+    assert by_k3.loss.item() == pytest.approx((math.exp(-0.5) - 0.5 + 0.5 * (math.exp(1) - 2)) / 2)
+    expected = [(1 - math.exp(-0.5)) / 2, 0.5 * (1 - math.exp(1)) / 2, 0]
+    assert torch.autograd.grad(by_k3.loss, logprobs)[0][0].tolist() == pytest.approx(expected)
+    assert numbers(dict(by_k3.metrics)) == {"kl/loss": by_k3.loss.item()}
 
 
 def test_ppo_reduces_by_token_unless_told_and_by_sequence_when_told() -> None:
@@ -128,21 +182,21 @@ def test_ppo_reduces_by_token_unless_told_and_by_sequence_when_told() -> None:
     assert by_token.loss.item() == pytest.approx(-12 / 3)
     by_row = clipped_policy_loss(logprobs, old, advantages, mask, clip_range=0.2, denominator=2, reduction="sequence")
     assert by_row.loss.item() == pytest.approx(-(2 + 8) / 2)
-    assert by_row.metrics["policy/ratio_mean"].item() == 1
 
 
 def test_ratio_max_can_be_below_one() -> None:
     logprobs = doubles(-1.0, 0.0).unsqueeze(0)
-    mask = torch.tensor([[True, False]])
-    output = clipped_policy_loss(logprobs, torch.zeros(1, 2), torch.ones(1, 2), mask, clip_range=0.2, denominator=1)
-    assert output.metrics["policy/ratio_max"].item() == pytest.approx(math.exp(-1))
+    largest, _ = ratio_metrics(logprobs, torch.zeros(1, 2), torch.tensor([[True, False]]))
+    assert largest.item() == pytest.approx(math.exp(-1))
 
 
 def test_policy_gradient_by_hand() -> None:
     logprobs = torch.tensor([[-1.0, -2.0], [-4.0, math.nan]], dtype=torch.float64, requires_grad=True)
     advantages = torch.tensor([[1.0, 3.0], [-0.5, math.nan]], dtype=torch.float64)
     mask = torch.tensor([[True, True], [True, False]])
-    output = policy_gradient_loss(logprobs, advantages, mask, denominator=2)
+    whole = policy_gradient_loss(logprobs, advantages, mask, denominator=2)
+    assert whole.loss.item() == pytest.approx((1 + 6 - 2) / 2)
+    output = policy_gradient_loss(logprobs, advantages, mask, denominator=2, reduction="sequence")
     assert output.loss.item() == pytest.approx(((1 + 6) / 2 - 2) / 2)
     assert torch.autograd.grad(output.loss, logprobs)[0].tolist() == [[-0.25, -0.75], [0.25, 0]]
     assert numbers(dict(output.metrics)) == {"policy/loss": output.loss.item()}
@@ -210,64 +264,14 @@ def test_only_centring_sees_a_common_shift_of_the_scores() -> None:
     assert here == pytest.approx(shifted)
 
 
-def test_dpo_by_hand() -> None:
-    chosen, rejected = doubles(-10, -20, -5).requires_grad_(), doubles(-12, -18, -5)
-    ref_chosen, ref_rejected = doubles(-11, -19, -6), doubles(-11, -19, -6)
-    # Log ratios chosen 1, -1, 1 and rejected -1, 1, 1: margins 2, -2, 0 times beta.
-    output = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=0.5, denominator=3)
-    assert output.loss.item() == pytest.approx((softplus(-1) + softplus(1) + LN2) / 3)
-    expected = [-0.5 / (1 + math.exp(m)) / 3 for m in (1, -1, 0)]
-    assert torch.autograd.grad(output.loss, chosen)[0].tolist() == pytest.approx(expected)
-    assert numbers(dict(output.metrics)) == pytest.approx(
-        {
-            "preference/loss": output.loss.item(),
-            "preference/accuracy": 0.5,
-            "preference/margin": 0.0,
-            "preference/chosen_reward": 0.5 * 1 / 3,
-            "preference/rejected_reward": 0.5 * 1 / 3,
-        }
-    )
-
-
-def test_dpo_weights_and_label_smoothing_by_hand() -> None:
-    chosen, rejected, reference = doubles(2, 3), doubles(1, -2), doubles(0, 0)
-    weights = doubles(1, 3)
-    output = dpo_loss(
-        chosen, rejected, reference, reference, beta=1.0, label_smoothing=0.1, weights=weights, denominator=4
-    )
-    # Margins 1 and 5; a tenth of the labels is taken to be flipped.
-    expected = (0.9 * softplus(-1) + 0.1 * softplus(1) + 3 * (0.9 * softplus(-5) + 0.1 * softplus(5))) / 4
-    assert numbers(dict(output.metrics)) == pytest.approx(
-        {
-            "preference/loss": expected,
-            "preference/accuracy": 1.0,
-            "preference/margin": (1 + 3 * 5) / 4,
-            "preference/chosen_reward": (2 + 3 * 3) / 4,
-            "preference/rejected_reward": (1 + 3 * -2) / 4,
-        }
-    )
-
-
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
-def test_dpo_at_the_reference_and_bradley_terry_at_margin_zero_are_log_2(label_smoothing: float) -> None:
-    chosen, rejected = doubles(-10, -3), doubles(-2, -7)
-    dpo = dpo_loss(chosen, rejected, chosen, rejected, beta=0.1, label_smoothing=label_smoothing, denominator=2)
-    assert dpo.loss.item() == pytest.approx(LN2)
-    assert dpo.metrics["preference/accuracy"].item() == 0.5
-    assert bradley_terry_loss(chosen, chosen, denominator=2).loss.item() == pytest.approx(LN2)
-
-
-def test_dpo_is_bradley_terry_on_implicit_rewards() -> None:
-    chosen, rejected, ref_chosen, ref_rejected = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)).double()
-    dpo = dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta=0.3, denominator=5)
-    bradley_terry = bradley_terry_loss(0.3 * (chosen - ref_chosen), 0.3 * (rejected - ref_rejected), denominator=5)
-    assert dpo.loss.item() == pytest.approx(bradley_terry.loss.item())
+def test_bradley_terry_at_margin_zero_is_log_2() -> None:
+    scores = doubles(-10, -3)
+    assert bradley_terry_loss(scores, scores, denominator=2).loss.item() == pytest.approx(LN2)
 
 
 def test_far_margins_do_not_overflow() -> None:
     far, zero = torch.tensor([500.0, -500.0]), torch.zeros(2)
     assert bradley_terry_loss(far, zero, denominator=1).loss.item() == 500
-    assert dpo_loss(far, zero, zero, zero, beta=1.0, denominator=1).loss.item() == 500
 
 
 def test_gradients_agree_with_finite_differences() -> None:
@@ -277,7 +281,7 @@ def test_gradients_agree_with_finite_differences() -> None:
         return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
     logprobs, old, advantages = random(3, 4).requires_grad_(), random(3, 4), random(3, 4)
-    a, b, ref_a, ref_b = random(5).requires_grad_(), random(5).requires_grad_(), random(5), random(5)
+    a, b = random(5).requires_grad_(), random(5).requires_grad_()
     weights = random(5).abs()
     for reduction in REDUCTIONS:
         assert torch.autograd.gradcheck(
@@ -286,13 +290,19 @@ def test_gradients_agree_with_finite_differences() -> None:
             ),
             (logprobs,),
         )
+    for estimator in ("k2", "k3"):
+        # The weight is a constant: only with ratio 1 is the loss the integral of its gradient.
+        expected = kl_loss(logprobs, logprobs.detach(), old, MASK, estimator=estimator, denominator=4).loss
+        plain = reduce_loss({"k2": k2, "k3": k3}[estimator](logprobs, old), MASK, reduction="token", denominator=4)
+        torch.testing.assert_close(*(torch.autograd.grad(loss, logprobs)[0] for loss in (expected, plain)))
+    assert torch.autograd.gradcheck(
+        lambda x: sequence_ratio_loss(x, old, old, MASK, clip_range=9.0, clip_range_high=9.0, denominator=3).loss,
+        (logprobs,),
+    )
     assert torch.autograd.gradcheck(lambda x: nll_loss(x, MASK, denominator=4).loss, (logprobs,))
     assert torch.autograd.gradcheck(
         lambda x: clipped_value_loss(x, old, advantages, MASK, clip_range=0.3, denominator=4).loss, (logprobs,)
     )
     assert torch.autograd.gradcheck(
         lambda x, y: bradley_terry_loss(x, y, weights=weights, centering_coef=0.1, denominator=5).loss, (a, b)
-    )
-    assert torch.autograd.gradcheck(
-        lambda x, y: dpo_loss(x, y, ref_a, ref_b, beta=0.7, label_smoothing=0.1, denominator=5).loss, (a, b)
     )

@@ -12,7 +12,9 @@ import torch
 
 from prefloop.models.load import load_reward_model
 from prefloop.reward.evaluate import shuffled_prompts, summarise
-from prefloop.reward.scoring import FunctionScorer, Response, RewardModel, load_scorer
+from prefloop.reward.function import FunctionScorer
+from prefloop.reward.model import RewardModel
+from prefloop.reward.scoring import Response, load_scorer
 from prefloop.types import EnvironmentStop, InputError, Message, PreferencePair, Prompt
 
 

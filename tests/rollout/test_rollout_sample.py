@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from prefloop.models.load import load_policy
-from prefloop.rollout.engine import draw
-from prefloop.rollout.respond import plain_prompt, respond
+from prefloop.rollout.draw import draw
+from prefloop.rollout.respond import best_of, plain_prompt, respond
 from prefloop.types import InputError, Message, Prompt
 
 
@@ -126,3 +126,33 @@ def test_a_draw_never_takes_what_has_no_probability():
     tokens, logprobs = draw(logits, torch.tensor([0.0, 0.5, 1.0 - 2**-24]), temperature=1.0)
     assert tokens.tolist() == [1, 1, 1]
     assert logprobs.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_best_of_several_by_hand():
+    assert best_of([1.0, 3.0, 2.0, 5.0, 5.0, 0.0], 3) == [1, 3]
+
+
+def test_best_of_n_raises_the_score_and_writes_it(prefloop, sft_run, data, tmp_path):
+    count_e = f"{data / 'rewards.py'}:count_e"
+    words = ("sample", sft_run.run, data / "prompts.jsonl", "--max-new-tokens", 8, "--limit", 20, "--num-samples", 2)
+    plain = prefloop(*words, "--out", tmp_path / "plain.jsonl")
+    best = prefloop(*words, "--out", tmp_path / "best.jsonl", "--best-of", 8, "--reward", count_e)
+    assert plain.code == 0 and best.code == 0, best.said
+    plain_rows, rows = (
+        [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        for name in ("plain.jsonl", "best.jsonl")
+    )
+    assert len(rows) == len(plain_rows) == 40
+    assert [row["prompt_id"] for row in rows] == [row["prompt_id"] for row in plain_rows]
+    assert all(row["score"] == row["response"].count("e") and row["best_of"] == 8 for row in rows)
+    mean = sum(row["response"].count("e") for row in plain_rows) / 40
+    assert best.answer["mean_score"] == sum(row["score"] for row in rows) / 40 > mean + 2
+
+
+def test_best_of_needs_a_reward_and_some_chance(prefloop, sft_run, data, tmp_path):
+    words = ("sample", sft_run.run, data / "prompts.jsonl", "--out", tmp_path / "x.jsonl")
+    assert "best_of and reward belong together" in prefloop(*words, "--best-of", 4).problem
+    reward = ("--reward", f"{data / 'rewards.py'}:count_e")
+    assert "best_of and reward belong together" in prefloop(*words, *reward).problem
+    assert "no effect at temperature 0" in prefloop(*words, *reward, "--best-of", 4, "--temperature", 0).problem
+    assert prefloop(*words, *reward, "--best-of", 1).problem.startswith("--best-of: is ")

@@ -8,9 +8,13 @@ import math
 import pytest
 import torch
 
+from prefloop.functional.losses import clipped_policy_loss
+from prefloop.models.batching import TokenBatch, collate
+from prefloop.models.forward import response_logprobs
+from prefloop.models.load import load_policy
 from prefloop.train.config import OptimizerConfig
 from prefloop.train.loop import add_metrics, learning_rate, make_optimizer, optimizer_step, rows_of_step
-from prefloop.types import InputError
+from prefloop.types import InputError, Message
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +166,10 @@ def test_uneven_minibatches_are_averaged_over_as_many_as_there_are(tune, reward_
     words = ("--settings.num-minibatches", 3, "--settings.num-epochs", 1, "--prompts-per-step", 7, "--num-steps", 1)
     row = tune("--reward", reward_run.run, *words, "--optimizer.lr", 1e-12).metrics()[0]
     assert row["policy/ratio_mean"] == pytest.approx(1, abs=1e-5)
-    more = tune("--reward", reward_run.run, *words, "--settings.num-minibatches", 50, "--optimizer.lr", 1e-12)
-    assert more.metrics()[0]["policy/ratio_mean"] == pytest.approx(1, abs=1e-5)
+    more = tune("--reward", reward_run.run, *words, "--settings.num-minibatches", 8, "--optimizer.lr", 1e-12)
+    assert more.problem.startswith(
+        "settings.num_minibatches: 8 minibatches of 7 prompts; give at most prompts_per_step"
+    )
 
 
 def test_early_stopping_keeps_the_best(prefloop, data, sft_run, tmp_path):
@@ -185,3 +191,36 @@ def test_early_stopping_keeps_the_best(prefloop, data, sft_run, tmp_path):
     (tmp_path / "run" / "result.json").unlink()
     resumed = prefloop("train sft", *words, *settings, "--out", tmp_path / "run")
     assert resumed.answer == outcome.answer
+
+
+@pytest.mark.parametrize("num_parts", [1, 2, 4, 8])
+@pytest.mark.parametrize("extra", [0, 5])
+def test_in_float64_the_gradient_of_a_step_does_not_depend_on_its_cut_or_its_padding(sft_run, num_parts, extra):
+    """The whole path, model included: embedding to clipped loss, against one row at a time without any padding."""
+    model, chat = load_policy(sft_run.model)
+    model = model.double()
+    texts = ["bee", "moon fog", "tree cheese seed", "sun", "lamp road bee bee", "steel", "fog", "moon moon sun"]
+    rows = [chat.encode_response((Message("user", "name things"),), text) for text in texts]
+    generator = torch.Generator().manual_seed(0)
+    advantages, shifts = torch.randn(2, len(rows), 1, dtype=torch.float64, generator=generator)
+    denominator = sum(sum(row.mask) for row in rows)
+
+    def gradient(batches, padding):
+        model.zero_grad()
+        for members in batches:
+            batch = collate([rows[row] for row in members], pad_id=chat.pad_id)
+            ids = torch.nn.functional.pad(batch.input_ids, (0, padding), value=chat.pad_id)
+            mask = torch.nn.functional.pad(batch.response_mask, (0, padding))
+            logprobs = response_logprobs(model, TokenBatch(ids, batch.lengths, mask))
+            # Old log-probabilities a little off, so that some tokens are clipped.
+            old = logprobs.detach() + 0.3 * shifts[members]
+            output = clipped_policy_loss(
+                logprobs, old, advantages[members].expand_as(mask), mask, clip_range=0.2, denominator=denominator
+            )
+            output.loss.backward()
+        return torch.cat([weight.grad.flatten() for weight in model.parameters()])
+
+    expected = gradient([[row] for row in range(len(rows))], 0)
+    found = gradient(torch.arange(len(rows)).tensor_split(num_parts), extra)
+    assert expected.norm() > 1e-3
+    assert (found - expected).norm() / expected.norm() < 1e-10

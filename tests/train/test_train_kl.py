@@ -6,15 +6,12 @@ import itertools
 import json
 
 import pytest
-import torch
 
 from prefloop.models.batching import collate, micro_batches
 from prefloop.models.forward import compare_to_reference
 from prefloop.models.load import load_policy
 from prefloop.reward.scoring import Response
-from prefloop.rollout import engine
 from prefloop.rollout.respond import respond
-from prefloop.train import policy as policy_module
 from prefloop.types import Message, Prompt
 
 DEMANDED = (
@@ -60,14 +57,16 @@ def test_every_demanded_metric_is_logged(tune, short, algorithm):
 
 
 def test_reward_is_score_minus_the_weighted_kl(tune, short):
-    rows = tune(*short, "--num-steps", 6, "--kl-coef", 0.3, "--score-clip", 100, "--kl-budget", "none").metrics()
+    settings = ("--kl-coef", 0.3, "--shaping.score-clip", 100, "--kl-budget", "none")
+    rows = tune(*short, "--num-steps", 6, *settings).metrics()
     for row in rows:
         assert row["reward/mean"] == pytest.approx(row["score/mean"] - 0.3 * row["kl/sequence"], abs=1e-4)
 
 
 def test_truncated_responses_get_their_score(tune, short):
-    words = ("--max-new-tokens", 2, "--num-steps", 1, "--score-clip", 100, "--save-rollouts", 32)
-    for settings, expected in ((("--truncated-score", -7), -7.0), ((), None)):
+    words = ("--max-new-tokens", 2, "--num-steps", 1, "--shaping.score-clip", 100, "--save-rollouts", 32)
+    given = ("--shaping.truncated", "score", "--shaping.truncated-score", -7)
+    for settings, expected in ((given, -7.0), ((), None)):
         outcome = tune(*short, *words, *settings)
         rollouts = (outcome.run / "rollouts" / "rollouts.jsonl").read_text().splitlines()
         cut_off = {True: 0, False: 0}
@@ -154,49 +153,3 @@ def test_a_reference_of_its_own_is_measured_against(tune, count_e, short, sft_ru
     far = tune(*count_e, "--num-steps", 6, "--kl-coef", 0.0, "--kl-budget", "none")
     outcome = tune(*short, "--model", far.run, "--reference", sft_run.run, "--num-steps", 1, "--kl-budget", "none")
     assert outcome.metrics()[0]["kl/full"] > 0.1
-
-
-def leave_dropout_on(monkeypatch):
-    load = policy_module.load_policy
-
-    def careless(*arguments, **settings):
-        model, chat = load(*arguments, **settings)
-        for module in model.modules():
-            if "attention_dropout" in vars(module):
-                module.attention_dropout = 0.1
-        model.train()
-        return model, chat
-
-    monkeypatch.setattr(policy_module, "load_policy", careless)
-
-
-def forget_the_temperature(monkeypatch):
-    draw = engine.draw
-    monkeypatch.setattr(
-        engine, "draw", lambda logits, uniforms, *, temperature: draw(logits, uniforms, temperature=1.0)
-    )
-
-
-@pytest.mark.parametrize("bug", [leave_dropout_on, forget_the_temperature])
-def test_the_start_up_check_catches_a_planted_bug(tune, count_e, monkeypatch, tmp_path, bug):
-    bug(monkeypatch)
-    outcome = tune(*count_e, "--num-steps", 2, "--temperature", 0.5, out=tmp_path / "run")
-    assert outcome.problem.startswith("model: start-up check: sampler and trainer logprobs differ by 0.")
-    assert "likely a model whose cached forward differs from its full one, or dropout left on" in outcome.problem
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
-
-
-def test_the_start_up_check_catches_a_reference_that_is_not_the_start(tune, count_e, monkeypatch, tmp_path):
-    load = policy_module.load_policy
-
-    def careless(*arguments, field="model", **settings):
-        model, chat = load(*arguments, field=field, **settings)
-        if field == "reference":
-            with torch.no_grad():
-                model.get_input_embeddings().weight.mul_(1.01)
-        return model, chat
-
-    monkeypatch.setattr(policy_module, "load_policy", careless)
-    problem = tune(*count_e, "--num-steps", 2).problem
-    assert problem.startswith("reference: start-up check: the KL to the reference starts at ")
-    assert problem.endswith("not 0; likely dropout left on, or weights that were not loaded")

@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification
 from prefloop.data.dialogue import prompt_id_of
 from prefloop.data.split import split_of
 from prefloop.models.load import load_policy, save_model
+from prefloop.train.algorithms import ALGORITHMS
 from prefloop.types import Message
 
 
@@ -232,7 +233,7 @@ REWARDS = {
     "none": ("    pass", "rewards.py:f: reward: returned NoneType for 32 responses; return a list with one"),
     "nan": (
         "    return [float('nan') if 'moon or the bee' in prompt else 0.0 for prompt in prompts]",
-        "rewards.py:f: reward: returned nan for the prompt 'name things like the moon or the bee'; return finite",
+        "rewards.py:f: reward: returned nan for the prompt 'name things like the moon or the bee'; return a list",
     ),
     "text": ("    return ['good'] * len(prompts)", "rewards.py:f: reward: returned 'good' for the prompt 'name things"),
     "syntax": ("    return [", "rewards.py:2: reward: raised SyntaxError: '[' was never closed"),
@@ -261,7 +262,7 @@ def test_a_reward_function_that_is_not_there(tune, data, tmp_path):
 def test_unknown_algorithms(tune, data, tmp_path):
     words = ("--reward", f"{data / 'rewards.py'}:short")
     assert tune(*words, "--algorithm", "pppo").problem == (
-        "algorithm: unknown algorithm 'pppo'; known: ppo, rloo, or file.py:Class"
+        f"algorithm: unknown algorithm 'pppo'; known: {', '.join(ALGORITHMS)}, or file.py:Class"
     )
     assert tune(*words, "--algorithm", f"{data / 'rewards.py'}:short").problem == (
         f"algorithm: {data / 'rewards.py'}:short is no Algorithm class; subclass prefloop.train.algorithms.Algorithm"
@@ -278,7 +279,7 @@ def test_unknown_algorithms(tune, data, tmp_path):
         (("--kl-coef", -0.1), "--kl-coef: is -0.1; should be greater than or equal to 0"),
         (("--kl-coef", "nan"), "--kl-coef: is NaN; should be"),
         (("--kl-coef", "inf"), "--kl-coef: is Infinity; should be a finite number"),
-        (("--truncated-score", "nan"), "--truncated-score: is NaN; should be a finite number"),
+        (("--shaping.truncated-score", "nan"), "--shaping.truncated-score: is NaN; should be a finite number"),
         (("--optimizer.lr", 0), "--optimizer.lr: is 0; should be greater than 0"),
         (("--temperature", 0), "--temperature: is 0; should be greater than 0"),
         (("--kl-target", -1), "--kl-target: is -1; should be greater than 0"),
@@ -375,9 +376,9 @@ def test_a_reward_model_of_nan(tune, reward_run, tmp_path):
     with torch.no_grad():
         model.score.weight.fill_(torch.nan)
     model.save_pretrained(spoiled)
-    assert tune("--reward", spoiled, "--algorithm", "rloo", "--num-steps", 1).problem == (
-        "reward: this reward model gives scores that are no numbers; train it again"
-    )
+    problem = tune("--reward", spoiled, "--algorithm", "rloo", "--num-steps", 1).problem
+    assert problem.startswith(f"{spoiled}: reward: returned nan for the prompt 'name things like the ")
+    assert problem.endswith("; train this reward model again")
 
 
 def test_held_out_prompts_that_were_trained_on_are_said(prefloop, data, sft_run, tmp_path):

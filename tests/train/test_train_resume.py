@@ -126,8 +126,81 @@ def test_ctrl_c_exits_with_130_and_is_resumable(prefloop, command, unbroken, tmp
         said = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 130, said
     assert said.strip().splitlines()[-1] == "interrupted; run the same command again to go on"
+    assert "interrupted: stopping after this step, with a checkpoint; once more stops at once" in said
     assert "Traceback" not in said
     assert_same_end(prefloop(" ".join(words)), unbroken("reward"))
+
+
+def kept(run):
+    """The names of a run's checkpoints."""
+    return [path.name for path in checkpoints(run / "checkpoints")]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_signal_loses_no_finished_step_and_leaves_no_trace(prefloop, command, unbroken, tmp_path, monkeypatch, name):
+    """SIGTERM as a scheduler sends it, while step 6 is recorded."""
+    words, log = command(name, tmp_path / "run"), RunDir.log
+
+    def preempted(self, step, metrics):
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        log(self, step, metrics)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDir, "log", preempted)
+        stopped = prefloop(" ".join(words))
+    assert stopped.code == 130
+    assert "run the same command again to go on" in stopped.said.splitlines()[-1]
+    assert kept(tmp_path / "run")[-1] == "step-000006"
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 6
+    resumed = prefloop(" ".join(words))
+    assert f"resuming from {tmp_path / 'run' / 'checkpoints' / 'step-000006'}" in resumed.said
+    assert_same_end(resumed, unbroken(name))
+    assert kept(resumed.run) == kept(unbroken(name).run)
+
+
+REWARD_SERVER = """
+import os, random
+import numpy as np, torch
+from prefloop.types import EnvironmentStop
+
+calls = []
+
+def ask(prompts, responses):
+    calls.append(1)
+    if len(calls) == 7 and os.environ.get("SERVER_AWAY"):
+        raise EnvironmentStop("the reward server stays away")
+    noise = [random.gauss(0, 1) + np.random.rand() + float(torch.randn(())) for _ in responses]
+    return [response.count("e") + each for response, each in zip(responses, noise)]
+"""
+
+
+def test_a_reward_server_that_stays_away_costs_no_finished_step(prefloop, sft_run, data, tmp_path, monkeypatch):
+    """Nor does a reward function that draws random numbers of its own keep a run from going on exactly."""
+    (tmp_path / "server.py").write_text(REWARD_SERVER)
+
+    def tune(out):
+        return prefloop(
+            *("train policy", "--model", sft_run.run, "--reward", f"{tmp_path / 'server.py'}:ask"),
+            *("--prompts", data / "prompts.jsonl", "--num-steps", 10, "--prompts-per-step", 8, "--kl-budget", "none"),
+            *("--max-new-tokens", 8, "--optimizer.lr", 1e-3, "--checkpoint-every", 4, "--out", tmp_path / out),
+        )
+
+    whole = tune("whole")
+    monkeypatch.setenv("SERVER_AWAY", "1")
+    stopped = tune("run")
+    assert stopped.code == 3 and "Traceback" not in stopped.said
+    assert stopped.said.splitlines()[-1] == (
+        "stopped: the reward server stays away; run the same command again to go on"
+    )
+    assert kept(tmp_path / "run")[-1] == "step-000006"
+    monkeypatch.delenv("SERVER_AWAY")
+    resumed = tune("run")
+    assert "step-000006" in resumed.said
+    assert_same_end(resumed, whole)
+    rollouts = [run / "rollouts" / "rollouts.jsonl" for run in (resumed.run, whole.run)]
+    assert rollouts[0].read_bytes() == rollouts[1].read_bytes()
+    assert kept(resumed.run) == kept(whole.run)
 
 
 @pytest.fixture
@@ -289,11 +362,12 @@ def test_a_second_process_in_one_directory_is_refused(prefloop, command, tmp_pat
     assert os.listdir(tmp_path / "run") == ["lock"]
 
 
-def full_disk_at_the_weights(patch, after):
+def full_disk_at_the_weights(patch, num_checkpoints):
     serialize, calls = safetensors.torch.serialize_file, itertools.count(1)
 
     def serialize_file(*arguments, **settings):
-        if next(calls) > after:
+        # Weights, optimiser, random generators.
+        if next(calls) > 3 * num_checkpoints:
             # The text of safetensors itself on a full tmpfs.
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
         return serialize(*arguments, **settings)
@@ -301,22 +375,22 @@ def full_disk_at_the_weights(patch, after):
     patch.setattr(safetensors.torch, "serialize_file", serialize_file)
 
 
-def full_disk_at_the_manifest(patch, after):
+def full_disk_at_the_manifest(patch, num_checkpoints):
     write, calls = checkpoint.write_json, itertools.count(1)
 
     def write_json(path, value):
-        if path.name == "manifest.json" and next(calls) > after // 2:
+        if path.name == "manifest.json" and next(calls) > num_checkpoints:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, value)
 
     patch.setattr(checkpoint, "write_json", write_json)
 
 
-def full_disk_at_a_metrics_line(patch, after):
+def full_disk_at_a_metrics_line(patch, num_checkpoints):
     log = RunDir.log
 
     def half_a_line(self, step, metrics):
-        if step == 4 * after // 2 + 1:
+        if step == 4 * num_checkpoints + 1:
             with (self.path / "metrics.jsonl").open("a") as file:
                 file.write('{"step": ')
             raise OSError(errno.ENOSPC, "No space left on device", str(self.path / "metrics.jsonl"))
@@ -331,7 +405,7 @@ def test_a_full_disk_stops_the_run_and_the_checkpoint_before_stays_whole(
 ):
     words = command("preference", tmp_path / "run")
     with monkeypatch.context() as patch:
-        fill(patch, 4)
+        fill(patch, 2)
         stopped = prefloop(" ".join(words))
     assert stopped.code == 3
     line = stopped.said.strip().splitlines()[-1]

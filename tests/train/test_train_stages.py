@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from prefloop.config import dump_yaml, load
 from prefloop.models.chat import Chat
 from prefloop.models.load import load_policy, load_reward_model
-from prefloop.reward.scoring import Response, RewardModel
+from prefloop.reward.model import RewardModel
+from prefloop.reward.scoring import Response
 from prefloop.train.config import OptimizerConfig, SFTConfig
 from prefloop.types import Message, Prompt
 
@@ -154,14 +155,12 @@ def test_the_value_of_a_policy_run_starts_another(tune, reward_run):
 
 def test_an_algorithm_of_ones_own(tune, data, tmp_path):
     source = (
-        "from typing import ClassVar\n"
         "from prefloop.functional.advantages import broadcast_to_tokens\n"
         "from prefloop.functional.batch import Advantages\n"
         "from prefloop.functional.losses import policy_gradient_loss\n"
         "from prefloop.train.algorithms import Algorithm\n\n\n"
         "class Plain(Algorithm):\n"
         '    """REINFORCE without a baseline."""\n\n'
-        '    reduction: ClassVar = "constant"\n'
         "    shift: float = 0.0\n"
         '    """Added to every score."""\n\n'
         "    def advantages(self, batch):\n"
@@ -169,7 +168,7 @@ def test_an_algorithm_of_ones_own(tune, data, tmp_path):
         "    def policy_loss(self, logprobs, batch, advantages, *, denominator):\n"
         "        mask = batch.response_mask\n"
         "        return policy_gradient_loss(\n"
-        "            logprobs, advantages, mask, denominator=denominator, reduction=self.reduction)\n"
+        "            logprobs, advantages, mask, denominator=denominator, reduction=self.loss_reduction)\n"
     )
     (tmp_path / "json.py").write_text(source)  # the name of a standard module: it must not take its place
     outcome = tune(

@@ -13,7 +13,7 @@ import unicodedata
 from typing import Any
 
 from prefloop.data.fields import missing
-from prefloop.data.rows import describe
+from prefloop.data.rows import describe, shown
 from prefloop.types import InputError, Message, Messages, Role
 
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
@@ -98,7 +98,7 @@ def _message_of(item: Any, field: str) -> Message:
             raise InputError(error.problem, field=f"{field}.{error.field}", remedy=error.remedy)
     role = item["role"]
     if role not in ROLES:
-        raise InputError(f"unknown role {role!r}", field=f"{field}.role", remedy=f"give one of {', '.join(ROLES)}")
+        raise InputError(f"unknown role {shown(role)}", field=f"{field}.role", remedy=f"give one of {', '.join(ROLES)}")
     return Message(role, text_of(item["content"], f"{field}.content"))
 
 

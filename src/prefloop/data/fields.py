@@ -52,7 +52,7 @@ SYNONYMS: dict[str, str] = {
 }
 """Other projects' names, for suggestions only: a row that uses them is refused, not guessed at."""
 
-TELLTALE_FIELDS = ("chosen", "rejected", "completion")
+TELLTALE_FIELDS: dict[str, Kind] = {"chosen": "pairs", "rejected": "pairs", "completion": "demonstrations"}
 """A misspelt one of these in a row with nothing but a prompt is taken for a mistake, not for a further column."""
 
 
@@ -71,9 +71,9 @@ def kind_of(values: Mapping[str, Any]) -> Kind:
         return "unpaired"
     if names & {"completion", "messages"}:
         return "demonstrations"
-    for telltale in TELLTALE_FIELDS:
+    for telltale, kind in TELLTALE_FIELDS.items():
         if _nearest(telltale, names, synonyms=False):
-            raise missing(telltale, values, "pairs")
+            raise missing(telltale, values, kind)
     if "prompt" in names:
         return "prompts"
     raise missing("prompt", values, "pairs")
@@ -84,6 +84,8 @@ def missing(field: str, values: Mapping[str, Any], kind: str) -> InputError:
     remedy = f"{kind} have {SHAPES[kind]}"
     if name := _nearest(field, values):
         return InputError(f"unknown field; did you mean {field}?", field=name, remedy=remedy)
+    if values.get(field, field) is None:
+        return InputError("is null", field=field, remedy=remedy)
     found = ", ".join(map(str, values)) or "nothing"
     return InputError(f"missing (the row has {found})", field=field, remedy=remedy)
 
@@ -92,7 +94,7 @@ def required(values: Mapping[str, Any], field: str, kind: str) -> Any:
     """The value of a field that the kind cannot do without; null counts as missing."""
     value = values.get(field)
     if value is None:
-        raise missing(field, {name: item for name, item in values.items() if name != field}, kind)
+        raise missing(field, values, kind)
     return value
 
 

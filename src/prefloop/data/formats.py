@@ -23,7 +23,7 @@ from prefloop.data.dialogue import (
     text_of,
 )
 from prefloop.data.fields import extra_columns, missing, required
-from prefloop.data.rows import describe
+from prefloop.data.rows import describe, shown
 from prefloop.types import (
     Choice,
     Comparison,
@@ -90,10 +90,10 @@ def judged_of(values: Values) -> tuple[Comparison, Judgment]:
         raise InputError("response_a and response_b are identical", field="response_b")
     choice = required(values, "choice", "judgments")
     if choice not in CHOICES:
-        raise InputError(f"unknown choice {choice!r}", field="choice", remedy=f"give one of {', '.join(CHOICES)}")
+        raise InputError(f"unknown choice {shown(choice)}", field="choice", remedy=f"give one of {', '.join(CHOICES)}")
     strength = values.get("strength")
     if strength not in (None, "slightly", "clearly"):
-        raise InputError(f"unknown strength {strength!r}", field="strength", remedy="give slightly or clearly")
+        raise InputError(f"unknown strength {shown(strength)}", field="strength", remedy="give slightly or clearly")
     record = _prompt(prompt, values)
     comparison_id = short_hash(record.prompt_id, response_a, response_b)
     comparison = Comparison(
@@ -106,7 +106,7 @@ def judged_of(values: Values) -> tuple[Comparison, Judgment]:
     )
     shown_first = values.get("shown_first")
     if shown_first not in (None, "a", "b"):
-        raise InputError(f"is {shown_first!r}", field="shown_first", remedy="give a or b")
+        raise InputError(f"is {shown(shown_first)}", field="shown_first", remedy="give a or b")
     seconds = values.get("seconds")
     judgment = Judgment(
         comparison_id,

@@ -12,11 +12,13 @@ Prompts are made of every kind.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from prefloop.console import say
+from prefloop.data.dialogue import short_hash
 from prefloop.data.stream import (
     BadRow,
     Tally,
@@ -109,15 +111,17 @@ def iter_prompts(sources: Sequence[str], *, skip_bad: bool = False, tally: Tally
 def iter_distinct_prompts(
     sources: Sequence[str], *, skip_bad: bool = False, tally: Tally | None = None
 ) -> Iterator[Prompt]:
-    """Yield each prompt once for the same columns; holds the ids and columns of all of them. Else as `iter_pairs`."""
+    """Yield each prompt once for the same columns; holds a hash of each. Else as `iter_pairs`."""
     tally = tally or Tally(skip_bad)
-    columns: dict[str, list[Mapping[str, Any]]] = {}
+    seen: set[str] = set()
     for prompt in iter_prompts(sources, tally=tally):
-        seen = columns.setdefault(prompt.prompt_id, [])
-        if prompt.columns in seen:
+        # Parquet has values that JSON has not; what they look like tells them apart.
+        columns = json.dumps(prompt.columns, sort_keys=True, default=repr)
+        key = short_hash(prompt.prompt_id, columns)
+        if key in seen:
             tally.counts["repeated_prompts"] += 1
         else:
-            seen.append(prompt.columns)
+            seen.add(key)
             yield prompt
 
 

@@ -21,6 +21,10 @@ from prefloop.types import InputError
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 UTF8_MARK = b"\xef\xbb\xbf"
 PARQUET_BATCH_ROWS = 1024
+MAX_REASON = 200
+"""How much of another library's message an error repeats, in characters."""
+MAX_SHOWN = 60
+"""How much of a wrong value an error repeats, in characters."""
 
 OnBad = Callable[[InputError], None]
 
@@ -143,22 +147,38 @@ def _after_value(text: str, place: int, path: Path, is_list: bool) -> int:
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
+    line = 0
+    for batch in _parquet_batches(path):
+        for values in batch:
+            line += 1
+            yield Row(str(path), line, values)
+    if line == 0:
+        raise _no_rows(path)
+
+
+def _parquet_batches(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a Parquet file, some at a time. Raises InputError that names the rows that could not be read."""
     try:
-        from pyarrow import ArrowInvalid, parquet
+        from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise InputError("reading Parquet needs pyarrow", path=path, remedy="pip install 'prefloop[hf]'") from error
-    try:
-        file = parquet.ParquetFile(path)
-    except ArrowInvalid as error:
-        raise InputError(f"broken Parquet file ({error})", path=path, remedy="write or download it again") from error
-    with file:
-        line = 0
-        for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
-            for values in batch.to_pylist():
-                line += 1
-                yield Row(str(path), line, values)
-        if line == 0:
-            raise _no_rows(path)
+    with path.open("rb") as stream:
+        done = 0
+        try:
+            for batch in parquet.ParquetFile(stream).iter_batches(batch_size=PARQUET_BATCH_ROWS):
+                rows = batch.to_pylist()
+                yield rows
+                done += len(rows)
+        # pyarrow tells a damaged page by its own errors, by an OSError without a number, and a value that Python
+        # cannot hold (text that is no UTF-8, times in nanoseconds) by a ValueError.
+        except (ArrowException, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            where = f" after row {done}" if done else ""
+            reason = " ".join(str(error).split())[:MAX_REASON]
+            raise InputError(
+                f"broken Parquet file{where} ({reason})", path=path, remedy="write or download it again"
+            ) from error
 
 
 def _decode(text: str) -> Any:
@@ -174,7 +194,8 @@ def _broken_json(error: ValueError | RecursionError, path: Path | None, text: st
     if isinstance(error, RecursionError):
         problem = "JSON nested too deeply"
     elif isinstance(error, json.JSONDecodeError):
-        reason = error.msg[:1].lower() + error.msg[1:]
+        # Some of Python's messages end in "at", since a position follows.
+        reason = (error.msg[:1].lower() + error.msg[1:]).removesuffix(" at").removesuffix(" starting")
         if reason == "extra data":
             reason = "more text follows the JSON object"
         problem, line = f"broken JSON at column {error.colno}: {reason}", error.lineno
@@ -216,6 +237,12 @@ def _finite_float(digits: str) -> float:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)
+
+
+def shown(value: Any) -> str:
+    """A wrong value as a message repeats it: cut off where it is long."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 
 def describe(value: Any) -> str:

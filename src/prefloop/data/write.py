@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import filecmp
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -42,12 +43,15 @@ def record_files(paths: Sequence[Path], *, as_messages: bool) -> Iterator[list[C
     for path in paths:
         if path.suffix != ".jsonl" or path.is_dir():
             raise InputError("records are written as JSON Lines", path=path, remedy="name a file that ends in .jsonl")
-        make_folder(path.parent)
     with contextlib.ExitStack() as stack:
+        for folder in {path.parent: None for path in paths}:
+            stack.enter_context(new_folder(folder))
         files = [stack.enter_context(atomic_file(path)) for path in paths]
         yield [partial(_write, file, as_messages) for file in files]
         for file, path in zip(files, paths, strict=True):
             file.flush()
+            # A disk may be found full only now; the first file must not appear if the last one cannot.
+            os.fsync(file.fileno())
             if path.exists() and not filecmp.cmp(file.name, path, shallow=False):
                 raise InputError("exists with other content", path=path, remedy="name another file, or remove it")
 
@@ -56,12 +60,25 @@ def _write(file: IO[str], as_messages: bool, record: Record) -> None:
     file.write(line_of(row_of(record, as_messages=as_messages)))
 
 
-def make_folder(path: Path) -> None:
-    """Create a folder for output. Raises InputError where a file is in its place."""
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Create a folder for output, with its parents; those made here go again if the block ends with an error.
+
+    Raises InputError where a file is in its place.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError("a file is where a folder should be", path=path) from error
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            # Somebody else may have put something there meanwhile.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def needs_messages(record: Record) -> bool:

@@ -64,6 +64,64 @@ def leave_one_out(returns: Tensor, *, group_size: int) -> Tensor:
     return (groups - others).reshape(-1)
 
 
+def group_normalise(returns: Tensor, *, group_size: int, scale: bool = True, eps: float = 1e-4) -> Tensor:
+    """Each return against its group: the GRPO advantage, Shao et al. (2024), section 4.1.2.
+
+        A_i = (R_i - mean R) / (std R + eps)
+
+    The deviation has ddof 1. `scale` False leaves the division out (Dr. GRPO, Liu et al. 2025). `returns` [B], the
+    `group_size` >= 2 rows of a prompt adjacent; answers [B], exactly 0 in a group without spread.
+    """
+    assert group_size >= 2 and returns.shape[0] % group_size == 0
+    groups = returns.reshape(-1, group_size)
+    centred = groups - groups.mean(dim=1, keepdim=True)
+    if scale:
+        centred = centred / (groups.std(dim=1, keepdim=True) + eps)
+    # The mean of equal values may differ from them by a rounding error, which the division would blow up.
+    return centred.masked_fill(flat_groups(returns, group_size=group_size).unsqueeze(1), 0.0).reshape(-1)
+
+
+def flat_groups(returns: Tensor, *, group_size: int) -> Tensor:
+    """Groups without spread: `returns` [B], rows of a prompt adjacent; answers [B / group_size] bool.
+
+    Nothing can be learned from comparing equal responses.
+    """
+    groups = returns.reshape(-1, group_size)
+    return groups.amax(dim=1) == groups.amin(dim=1)
+
+
+def best_of_group(returns: Tensor, *, group_size: int) -> Tensor:
+    """The best response of each group, the first of equals: `returns` [B], rows of a prompt adjacent; [B] bool.
+
+    Dong et al. (2023), RAFT, equation 3.
+    """
+    groups = returns.reshape(-1, group_size)
+    best = groups.argmax(dim=1, keepdim=True)
+    return torch.zeros_like(groups, dtype=torch.bool).scatter(1, best, True).reshape(-1)
+
+
+def reward_to_go(rewards: Tensor, response_mask: Tensor) -> Tensor:
+    """Sum of the rewards from each token on, undiscounted: G_t = sum_{s >= t} r_s.
+
+    `rewards`, `response_mask` [B, T]; answers [B, T], 0 outside the mask.
+    """
+    rewards = zero_outside(rewards, response_mask)
+    return zero_outside(rewards.flip(1).cumsum(1).flip(1), response_mask)
+
+
+def importance_weights(
+    old_logprobs: Tensor, sampler_logprobs: Tensor, response_mask: Tensor, *, ceiling: float = 2.0
+) -> Tensor:
+    """Truncated importance weights where the sampler's probabilities are not the trainer's.
+
+        w_t = min(pi_old(y_t) / pi_sampler(y_t), ceiling)
+
+    Ionides (2008), "Truncated importance sampling". All [B, T]; 1 outside the mask. A loss that is proportional to its
+    advantage is weighted by weighting the advantage.
+    """
+    return zero_outside(old_logprobs - sampler_logprobs, response_mask).exp().clamp(max=ceiling)
+
+
 def broadcast_to_tokens(x: Tensor, response_mask: Tensor) -> Tensor:
     """Give every response token the value of its row: `x` [B], `response_mask` [B, T]; answers [B, T], 0 outside."""
     return zero_outside(x.unsqueeze(1), response_mask)

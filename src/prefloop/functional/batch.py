@@ -8,7 +8,7 @@ Rows are prompt + response + padding (on the right). `response_mask` is True whe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -32,7 +32,7 @@ class RolloutBatch:
     scores: Tensor
     """[B] normalised and clipped score of each response."""
     rewards: Tensor
-    """[B, T] per-token reward: -kl_coef * k1, plus the score at the last response token."""
+    """[B, T] per-token reward: the score at the last response token; -kl_coef * k1 on all, where the KL is in it."""
     group: Tensor
     """[B] int64, index of the prompt."""
     values: Tensor | None = None
@@ -51,11 +51,12 @@ class Advantages:
 
 @dataclass(frozen=True, eq=False)
 class LossOutput:
-    """A differentiable scalar and what to log beside it.
-
-    Each metric is already divided by the global denominator of the optimiser step, so that micro-batches add up;
-    those whose name ends in `_max` combine by maximum.
-    """
+    """A differentiable scalar and what to log beside it."""
 
     loss: Tensor
     metrics: Mapping[str, Tensor]
+    """Already divided by the global denominator of the optimiser step, so that micro-batches add up; those whose name
+    ends in `_max` combine by maximum."""
+    token_sums: Mapping[str, Tensor] = field(default_factory=dict)
+    """Sums over response tokens, for the caller to divide by the number of tokens of the optimiser step: shares and
+    means per token, whatever the loss is divided by."""

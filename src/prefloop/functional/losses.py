@@ -1,4 +1,4 @@
-"""The losses: supervised, policy, value, Bradley-Terry, DPO. Each is a sum over a micro-batch divided by a denominator.
+"""The losses: supervised, policy, value, Bradley-Terry. Each is a sum over a micro-batch divided by a denominator.
 
 The denominator is always that of the whole optimiser step, all micro-batches and ranks together (`loss_denominator`):
 then the gradients of micro-batches add up to the gradient of the step, however it was split. A mean per micro-batch
@@ -17,22 +17,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prefloop.functional.batch import LossOutput
-from prefloop.functional.kl import k3
+from prefloop.functional.kl import k2, k3
 from prefloop.functional.masked import masked_mean, masked_sum, zero_outside
-
-Reduction = Literal["token", "sequence", "constant"]
+from prefloop.functional.reduction import Reduction
 
 
 def loss_denominator(response_mask: Tensor, *, reduction: Reduction, max_length: int | None = None) -> Tensor:
     """What a step's summed loss is divided by: an integer scalar tensor.
 
     `response_mask` [B, T] of the *whole* optimiser step. "token": its True positions (every token weighs the same);
-    "sequence": rows with a response token (every response weighs the same); "constant": B * max_length (Dr. GRPO,
-    Liu et al. 2025: no dependence on the lengths at all; needs `max_length`).
+    "sequence" and "response": rows with a response token (every response weighs the same; its loss is the mean over
+    its tokens or their sum); "constant": B * max_length (Dr. GRPO, Liu et al. 2025: no dependence on the lengths at
+    all; needs `max_length`).
     """
     if reduction == "token":
         return response_mask.sum()
-    if reduction == "sequence":
+    if reduction in ("sequence", "response"):
         return response_mask.any(dim=1).sum()
     assert reduction == "constant" and max_length is not None, "the constant reduction divides by rows * max_length"
     return torch.tensor(response_mask.shape[0] * max_length, device=response_mask.device)
@@ -70,36 +70,99 @@ def clipped_policy_loss(
     response_mask: Tensor,
     *,
     clip_range: float,
+    clip_range_high: float | None = None,
+    dual_clip: float | None = None,
     denominator: Tensor | float,
     reduction: Reduction = "token",
 ) -> LossOutput:
     """PPO's clipped surrogate, Schulman et al. (2017), equation 7, negated.
 
         ratio_t = pi(y_t) / pi_old(y_t)
-        L = -min(ratio_t A_t, clip(ratio_t, 1 - clip_range, 1 + clip_range) A_t)
+        L = -min(ratio_t A_t, clip(ratio_t, 1 - clip_range, 1 + clip_range_high) A_t)
 
-    All tensors [B, T]. Metrics: `policy/loss`; `policy/clip_fraction`, where the clipped term is the one that counts;
-    `policy/approx_kl`, k3 of KL(old || new) in nats per token; `policy/ratio_mean`; `policy/ratio_max`.
+    `clip_range_high`: the upper side where it differs from the lower (DAPO, Yu et al. 2025, equation 8). `dual_clip` c:
+    where A_t < 0 the loss is at most -c A_t, so that a token that has become far likelier does not dominate (Ye et al.
+    2020, equation 8). All tensors [B, T]. Metric: `policy/loss`; token sum: `policy/clip_fraction`, tokens whose
+    gradient is cut off.
     """
-    log_ratio = zero_outside(logprobs - old_logprobs, response_mask)
+    ratio = zero_outside(logprobs - old_logprobs, response_mask).exp()
     advantages = zero_outside(advantages, response_mask)
-    ratio = log_ratio.exp()
+    high = clip_range if clip_range_high is None else clip_range_high
     unclipped = -ratio * advantages
-    clipped = -ratio.clamp(1.0 - clip_range, 1.0 + clip_range) * advantages
+    clipped = -ratio.clamp(1.0 - clip_range, 1.0 + high) * advantages
+    per_token, cut_off = torch.maximum(unclipped, clipped), clipped > unclipped
+    if dual_clip is not None:
+        ceiling = torch.where(advantages < 0, -dual_clip * advantages, torch.inf)
+        per_token, cut_off = torch.minimum(per_token, ceiling), cut_off | (per_token > ceiling)
+    loss = reduce_loss(per_token, response_mask, reduction=reduction, denominator=denominator)
+    clip_fraction = masked_sum(cut_off.to(ratio.dtype), response_mask)
+    return LossOutput(loss, {"policy/loss": loss.detach()}, {"policy/clip_fraction": clip_fraction})
 
-    def reduce(per_token: Tensor) -> Tensor:
-        return reduce_loss(per_token, response_mask, reduction=reduction, denominator=denominator)
 
-    loss = reduce(torch.maximum(unclipped, clipped))
-    with torch.no_grad():
-        metrics = {
-            "policy/loss": loss.detach(),
-            "policy/clip_fraction": reduce((clipped > unclipped).to(ratio.dtype)),
-            "policy/approx_kl": reduce(k3(old_logprobs, logprobs)),
-            "policy/ratio_mean": reduce(ratio),
-            "policy/ratio_max": zero_outside(ratio, response_mask).amax(),
-        }
-    return LossOutput(loss, metrics)
+def sequence_ratio_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    response_mask: Tensor,
+    *,
+    clip_range: float,
+    clip_range_high: float,
+    denominator: Tensor | float,
+) -> LossOutput:
+    """GSPO: one ratio a response, the geometric mean of its tokens' ratios, Zheng et al. (2025), equations 5 to 7.
+
+        s = exp(1/|y| sum_t log(pi(y_t) / pi_old(y_t)))
+        L = -min(s A, clip(s, 1 - clip_range, 1 + clip_range_high) A)
+
+    Tensors [B, T], the advantage of a row the same on all its tokens; summed over rows, so `denominator` is that of the
+    "sequence" reduction. Metric: `policy/loss`; token sum: `policy/clip_fraction`, tokens of responses cut off.
+    """
+    ratio = masked_mean(logprobs - old_logprobs, response_mask, dim=1).exp()
+    advantage = masked_mean(advantages, response_mask, dim=1)
+    unclipped = -ratio * advantage
+    clipped = -ratio.clamp(1.0 - clip_range, 1.0 + clip_range_high) * advantage
+    loss = torch.maximum(unclipped, clipped).sum() / torch.as_tensor(denominator).clamp(min=1)
+    clip_fraction = ((clipped > unclipped) * response_mask.sum(dim=1)).sum().to(ratio.dtype)
+    return LossOutput(loss, {"policy/loss": loss.detach()}, {"policy/clip_fraction": clip_fraction})
+
+
+def kl_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    ref_logprobs: Tensor,
+    response_mask: Tensor,
+    *,
+    estimator: Literal["k2", "k3"],
+    denominator: Tensor | float,
+    reduction: Reduction = "token",
+) -> LossOutput:
+    """KL(policy || reference) as a loss of its own, estimated on sampled tokens.
+
+        L = sg(ratio_t) k(log pi, log ref),    ratio_t = pi(y_t) / pi_old(y_t)
+
+    k2: on-policy its gradient is that of the per-token KL at the visited positions (later tokens ignored); the weight
+    keeps that true after the policy has moved. k3: Shao et al. (2024), equation 4; unbiased as a value, its gradient is
+    biased. k1 is not offered: its gradient is 0 in expectation. All [B, T]. Metric: `kl/loss`, before any coefficient.
+    """
+    # Cleaned before any product: 0 (gradient from outside the mask) * NaN (a padded value) is NaN.
+    ratio = zero_outside(logprobs.detach() - old_logprobs, response_mask).exp()
+    logprobs, ref_logprobs = zero_outside(logprobs, response_mask), zero_outside(ref_logprobs, response_mask)
+    estimate = {"k2": k2, "k3": k3}[estimator](logprobs, ref_logprobs)
+    loss = reduce_loss(ratio * estimate, response_mask, reduction=reduction, denominator=denominator)
+    return LossOutput(loss, {"kl/loss": loss.detach()})
+
+
+@torch.no_grad()
+def ratio_metrics(logprobs: Tensor, old_logprobs: Tensor, response_mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """How far the policy has moved since it sampled: the largest ratio of a token, and token sums.
+
+    All [B, T]. Token sums: `policy/ratio_mean`; `policy/approx_kl`, k3 of KL(old || new) in nats.
+    """
+    ratio = zero_outside(logprobs - old_logprobs, response_mask).exp()
+    return zero_outside(ratio, response_mask).amax(), {
+        "policy/ratio_mean": masked_sum(ratio, response_mask),
+        "policy/approx_kl": masked_sum(k3(old_logprobs, logprobs), response_mask),
+    }
 
 
 def policy_gradient_loss(
@@ -108,13 +171,12 @@ def policy_gradient_loss(
     response_mask: Tensor,
     *,
     denominator: Tensor | float,
-    reduction: Reduction = "sequence",
+    reduction: Reduction = "response",
 ) -> LossOutput:
     """REINFORCE, Williams (1992): L = -A_t log pi(y_t), whose gradient is minus the policy gradient.
 
-    All tensors [B, T]; the value of the loss means nothing, only its gradient does. "sequence" divides the
-    log-probability of a response by its length; "token" and "constant" take it whole. RLOO as published is the latter
-    averaged over responses: "constant" with max_length 1 in `loss_denominator`. Metric: `policy/loss`.
+    All tensors [B, T]; the value of the loss means nothing, only its gradient does. "response" takes the
+    log-probability of a response whole, as published; "sequence" divides it by its length. Metric: `policy/loss`.
     """
     # Cleaned before the product: 0 (gradient from outside the mask) * NaN (a padded advantage) is NaN.
     per_token = -zero_outside(advantages, response_mask) * zero_outside(logprobs, response_mask)
@@ -177,42 +239,6 @@ def bradley_terry_loss(
             "reward/loss": loss.detach(),
             "reward/accuracy": _weighted(_correct(margin), weights) / denominator,
             "reward/margin": _weighted(margin, weights) / denominator,
-        }
-    return LossOutput(loss, metrics)
-
-
-def dpo_loss(
-    chosen_logprobs: Tensor,
-    rejected_logprobs: Tensor,
-    ref_chosen: Tensor,
-    ref_rejected: Tensor,
-    *,
-    beta: float,
-    label_smoothing: float = 0.0,
-    weights: Tensor | None = None,
-    denominator: Tensor | float,
-) -> LossOutput:
-    """Direct preference optimisation, Rafailov et al. (2023), equation 7; label smoothing as in Mitchell's cDPO (2023).
-
-        r(y) = beta log(pi(y) / ref(y));    m = r(chosen) - r(rejected)
-        L = w (-(1 - label_smoothing) log sigmoid(m) - label_smoothing log sigmoid(-m))
-
-    Log-probabilities [B] are sums over the response, not means. `denominator` as in `bradley_terry_loss`. Metrics:
-    `preference/loss`; `preference/accuracy`, a tie counts one half; `preference/margin`, mean m;
-    `preference/chosen_reward` and `preference/rejected_reward`, the implicit rewards r, in nats times beta.
-    """
-    chosen_reward = beta * (chosen_logprobs - ref_chosen)
-    rejected_reward = beta * (rejected_logprobs - ref_rejected)
-    margin = chosen_reward - rejected_reward
-    per_pair = -(1.0 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
-    loss = _weighted(per_pair, weights) / denominator
-    with torch.no_grad():
-        metrics = {
-            "preference/loss": loss.detach(),
-            "preference/accuracy": _weighted(_correct(margin), weights) / denominator,
-            "preference/margin": _weighted(margin, weights) / denominator,
-            "preference/chosen_reward": _weighted(chosen_reward, weights) / denominator,
-            "preference/rejected_reward": _weighted(rejected_reward, weights) / denominator,
         }
     return LossOutput(loss, metrics)
 

@@ -67,6 +67,10 @@ class Chat:
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
+    def plain_ids(self, text: str) -> list[int]:
+        """Tokens of text that is no dialogue: no template, no special tokens."""
+        return self._ids(text)
+
     def encode_prompt(self, messages: Messages) -> list[int]:
         """Tokens up to where the assistant begins to speak."""
         return self._ids(self._render(messages, True))

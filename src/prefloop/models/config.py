@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from prefloop.config import Section
 
@@ -16,7 +16,7 @@ class ScratchConfig(Section):
     """Number of transformer layers."""
     num_heads: PositiveInt = 4
     """Attention heads; must divide hidden_size."""
-    vocab_size: PositiveInt = 2048
+    vocab_size: PositiveInt = Field(2048, le=10**6)
     """Size of the byte-level BPE vocabulary trained on the demonstrations (at least 270)."""
     max_position: PositiveInt = 1024
     """Longest sequence in tokens."""
@@ -28,3 +28,16 @@ class ScratchConfig(Section):
         if self.vocab_size < 270:
             raise ValueError(f"vocab_size {self.vocab_size} is below 270: 256 bytes and the special tokens must fit")
         return self
+
+
+class LoraConfig(Section):
+    """Low-rank adapters: the weights stay frozen, and two thin matrices are trained beside each linear layer of the
+    decoder. Off unless one of these settings is given. There is no dropout, as in every phase here."""
+
+    rank: PositiveInt = 16
+    """Inner width of an adapter."""
+    alpha: PositiveInt = 32
+    """An adapter's output is scaled by alpha / rank."""
+    target_modules: tuple[str, ...] = ()
+    """Names of the linear layers that get an adapter, for example q_proj v_proj; empty: all of the decoder's. Head and
+    embedding never get one."""

@@ -1,4 +1,7 @@
-"""Load, make and save policies, reward models and value models as Hugging Face directories (safetensors only)."""
+"""Load, make and save policies, reward models and value models as Hugging Face directories (safetensors only).
+
+An adapter directory is read as its base with the adapters merged in.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,22 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from prefloop.models.adapter_files import (
+    adapter_settings,
+    base_of,
+    is_adapter,
+    merge_directory,
+    read_origin,
+    write_adapters,
+)
 from prefloop.models.chat import Chat, load_chat, unreadable
 from prefloop.models.config import ScratchConfig
+from prefloop.models.lora import HEAD, is_adapted, merged, plain_tensors
 from prefloop.types import InputError
 
 transformers_logging.disable_progress_bar()
+
+HEAD_WEIGHT = f"{HEAD}.weight"
 
 
 def default_device() -> torch.device:
@@ -50,6 +64,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_directory(directory: Path, field: str) -> None:
+    if is_adapter(directory):
+        _check_directory(base_of(directory, field), field)
+        return
     if not (directory / "config.json").exists():
         raise InputError(
             "no config.json: this is no model directory",
@@ -83,9 +100,32 @@ def _no_dropout(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _load(factory: Any, directory: Path, field: str, *, fresh: str = "", **settings: Any) -> PreTrainedModel:
-    """Load, and refuse a model of which weights other than `fresh` would stay at random values."""
+def _load_chat(directory: Path, field: str) -> Chat:
+    """The tokenizer of a model, or of an adapter: its own if it was saved with one, else that of its base."""
     _check_directory(directory, field)
+    while is_adapter(directory) and not (directory / "tokenizer_config.json").exists():
+        directory = base_of(directory, field)
+    return load_chat(directory, field)
+
+
+def _load(
+    factory: Any, directory: Path, field: str, chat: Chat, *, fresh: str = "", **settings: Any
+) -> PreTrainedModel:
+    """Load, and refuse a model of which weights other than `fresh` would stay at random values.
+
+    The vocabulary is fitted to `chat` before adapters are merged: some bring the embedding of added tokens.
+    """
+    if is_adapter(directory):
+        if HEAD in (adapter_settings(directory, field).get("modules_to_save") or []):
+            fresh, settings = HEAD_WEIGHT, {**settings, "num_labels": 1}
+        base = _load(factory, base_of(directory, field), field, chat, fresh=fresh, **settings)
+        return _no_dropout(merge_directory(base, directory, field))
+    model = _load_whole(factory, directory, field, fresh=fresh, **settings)
+    _fit_vocabulary(model, chat)
+    return model
+
+
+def _load_whole(factory: Any, directory: Path, field: str, *, fresh: str, **settings: Any) -> PreTrainedModel:
     try:
         with _quiet():
             model, found = factory.from_pretrained(
@@ -109,11 +149,20 @@ def _load(factory: Any, directory: Path, field: str, *, fresh: str = "", **setti
 
 
 def _fit_vocabulary(model: PreTrainedModel, chat: Chat) -> None:
-    """Grow the embedding where the tokenizer got a new pad token; never shrink it."""
+    """Grow the embedding where the tokenizer got a new pad token; never shrink it.
+
+    New rows are the mean of the others, not random: two loads of one directory must be the same model, and the logit of
+    a token that nobody trained must not be the largest one.
+    """
     embedding = model.get_input_embeddings()
     assert isinstance(embedding, nn.Embedding)
-    if len(chat.tokenizer) > embedding.num_embeddings:
-        model.resize_token_embeddings(len(chat.tokenizer), mean_resizing=False)
+    before, size = embedding.num_embeddings, len(chat.tokenizer)
+    if size > before:
+        model.resize_token_embeddings(size, mean_resizing=False)
+        with torch.no_grad():
+            for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+                for weight in module.parameters() if isinstance(module, nn.Module) else ():
+                    weight[before:] = weight[:before].mean(0)
     model.config.pad_token_id = chat.pad_id
 
 
@@ -121,15 +170,15 @@ def load_policy(
     directory: Path, *, field: str = "model", device: torch.device | None = None
 ) -> tuple[PreTrainedModel, Chat]:
     """A causal language model and its tokenizer, in fp32, dropout off. Raises InputError naming what is missing."""
-    _check_directory(directory, field)
-    chat = load_chat(directory, field)
-    model = _load(AutoModelForCausalLM, directory, field)
-    _fit_vocabulary(model, chat)
+    chat = _load_chat(directory, field)
+    model = _load(AutoModelForCausalLM, directory, field, chat)
     return _place(model, device), chat
 
 
 def is_reward_model(directory: Path, field: str) -> bool:
-    """Whether the directory holds a sequence classifier."""
+    """Whether the directory holds a sequence classifier, or adapters of one."""
+    if is_adapter(directory):
+        return adapter_settings(directory, field).get("task_type") == "SEQ_CLS"
     try:
         names = AutoConfig.from_pretrained(directory, local_files_only=True).architectures or []
     except Exception as error:
@@ -149,17 +198,17 @@ def load_reward_model(
             field=field,
             remedy="train one: prefloop train reward --model DIR --data PAIRS",
         )
-    chat = load_chat(directory, field)
-    model = _load(AutoModelForSequenceClassification, directory, field)
+    chat = _load_chat(directory, field)
+    model = _load(AutoModelForSequenceClassification, directory, field, chat)
     if model.config.num_labels != 1:
         raise InputError(
             f"this classifier has {model.config.num_labels} labels; a reward model has one", path=directory, field=field
         )
     _check_head(model, directory, field)
     # A model trained elsewhere does not say what its scores are like: they are taken as they come.
-    model.config.reward_mean = float(getattr(model.config, "reward_mean", 0.0))
-    model.config.reward_std = float(getattr(model.config, "reward_std", 1.0))
-    _fit_vocabulary(model, chat)
+    said = read_origin(directory) if is_adapter(directory) else model.config.to_dict()
+    model.config.reward_mean = float(said.get("reward_mean", 0.0))
+    model.config.reward_std = float(said.get("reward_std", 1.0))
     return _place(model, device), chat
 
 
@@ -167,11 +216,9 @@ def new_reward_model(
     directory: Path, *, seed: int, field: str = "model", device: torch.device | None = None
 ) -> tuple[PreTrainedModel, Chat]:
     """A classifier on the trunk of the model in `directory` with a fresh scalar head, N(0, 1/sqrt(d+1)), no bias."""
-    _check_directory(directory, field)
-    chat = load_chat(directory, field)
-    model = _load(AutoModelForSequenceClassification, directory, field, fresh="score.weight", num_labels=1)
+    chat = _load_chat(directory, field)
+    model = _load(AutoModelForSequenceClassification, directory, field, chat, fresh=HEAD_WEIGHT, num_labels=1)
     _check_head(model, directory, field)
-    _fit_vocabulary(model, chat)
     head = score_head(model)
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -181,14 +228,14 @@ def new_reward_model(
 
 
 def _check_head(model: PreTrainedModel, directory: Path, field: str) -> None:
-    if not isinstance(dict(model.named_children()).get("score"), nn.Linear):
+    if not isinstance(dict(model.named_children()).get(HEAD), nn.Linear):
         problem = f"a {model.config.model_type} classifier has no linear head called score"
         raise InputError(problem, path=directory, field=field, remedy="take a decoder, for example of the Llama family")
 
 
 def score_head(model: PreTrainedModel) -> nn.Linear:
     """The scalar head of a sequence classifier."""
-    head = model.get_submodule("score")
+    head = model.get_submodule(HEAD)
     assert isinstance(head, nn.Linear)
     return head
 
@@ -227,9 +274,17 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def save_model(model: PreTrainedModel, chat: Chat, directory: Path) -> None:
-    """Write a Hugging Face directory: safetensors, config, tokenizer and chat template."""
+    """Write a Hugging Face directory: safetensors, config, tokenizer and chat template. Adapters are merged in."""
+    with disk_errors(directory), merged(model):
+        tensors = plain_tensors(model) if is_adapted(model) else None
+        model.save_pretrained(directory, state_dict=tensors)
+        chat.tokenizer.save_pretrained(directory)
+
+
+def save_adapters(model: PreTrainedModel, chat: Chat, directory: Path) -> None:
+    """Write the adapters alone as a directory that peft reads, with tokenizer and chat template."""
     with disk_errors(directory):
-        model.save_pretrained(directory, safe_serialization=True)
+        write_adapters(model, directory)
         chat.tokenizer.save_pretrained(directory)
 
 

@@ -20,17 +20,17 @@ class SandboxConfig(Section):
     """Scenario: which annotators judge (see `sandbox list`)."""
     out: str | None = None
     """Run directory; by default runs/<command>-<hash of the config>."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=10**9)
     """Seed of the world, of all sampling and of all training."""
     num_threads: PositiveInt = 1
     """Threads of each of the two processes that run side by side; what runs alone gets twice as many."""
     token_budget: PositiveInt = 1024
     """Padded tokens of a micro-batch; small ones are fastest for a small model on a CPU."""
-    num_demonstrations: PositiveInt = 6000
+    num_demonstrations: int = Field(6000, ge=50)
     """Demonstrations for supervised fine-tuning."""
-    num_pairs: PositiveInt = 3000
+    num_pairs: int = Field(3000, ge=50)
     """Comparisons that the annotators judge."""
-    num_eval_prompts: PositiveInt = 1000
+    num_eval_prompts: int = Field(1000, ge=4)
     """Unseen prompts of the evaluation; one half chooses the peak, the other half is reported."""
     scratch: ScratchConfig = ScratchConfig(num_layers=2, vocab_size=1600, max_position=128)
     """Shape of the policy and of the reward model."""
@@ -61,9 +61,39 @@ class SandboxConfig(Section):
     value_optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3, schedule="constant", warmup_fraction=0.0)
     """Optimiser of the value model."""
 
+    @model_validator(mode="after")
+    def _room_for_a_response(self) -> SandboxConfig:
+        if self.max_new_tokens >= self.scratch.max_position:
+            raise ValueError(
+                f"max_new_tokens {self.max_new_tokens} leaves no room for a prompt "
+                f"in the {self.scratch.max_position} positions of scratch.max_position"
+            )
+        return self
+
 
 class DemoConfig(SandboxConfig):
     """The whole loop in the simulated world, offline: tuned on honest judgments, hacked on biased ones, guarded."""
+
+
+class DoctorConfig(Section):
+    """What this machine has and lacks; with a model, the start-up checks on it."""
+
+    model: str | None = None
+    """Policy to check: model directory or run."""
+    reward: str | None = None
+    """Reward model to check as well: directory or run."""
+    temperature: PositiveFloat = 1.0
+    """Sampling temperature of the check."""
+    max_new_tokens: PositiveInt = 32
+    """Longest response of the check, in tokens."""
+    seed: int = Field(0, ge=0, lt=10**9)
+    """Sampling seed."""
+
+    @model_validator(mode="after")
+    def _needs_a_policy(self) -> DoctorConfig:
+        if self.reward is not None and self.model is None:
+            raise ValueError("reward is checked on responses of a model: give one")
+        return self
 
 
 class RewardCrossvalConfig(RewardConfig):

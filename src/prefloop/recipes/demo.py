@@ -7,7 +7,6 @@ default budget ("guarded"). Then the truth, on prompts that nothing was trained 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from prefloop.recipes.scenario import (
     measure_runs,
     optimise,
     peak_memory,
+    require_feasible,
     scenario_named,
     side_by_side,
     stored_answer,
@@ -30,7 +30,7 @@ from prefloop.recipes.scenario import (
 )
 from prefloop.recipes.stages import Bench, pair_prompts, run_sft, write_data, write_rows
 from prefloop.report.demo import render_demo
-from prefloop.rundir import RunDir, atomic_file
+from prefloop.rundir import RunDir, atomic_file, read_section
 from prefloop.statistics.pairwise import accuracy_with_ties
 from prefloop.types import InputError
 from prefloop.world.scenarios import SCENARIOS
@@ -47,6 +47,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
             field="scenario",
             remedy=f"known: {', '.join(name for name, each in SCENARIOS.items() if each.expected_findings)}",
         )
+    require_feasible(config)
     with RunDir("demo", config, {}) as run_dir:
         if run_dir.finished:
             return stored_answer(run_dir.path)
@@ -140,11 +141,13 @@ def _fell_most(before: Mapping[str, float], after: Mapping[str, float]) -> str:
 def _reward_accuracy(root: Path, config: DemoConfig, scenario: str) -> dict[str, float]:
     """Accuracy on held-out prompts of the same annotators' pairs, beside the longer answer's and the noise ceiling."""
     bench = Bench.build(root, config)
-    result = json.loads((bench.stage(f"reward-{scenario}") / "result.json").read_text(encoding="utf-8"))
+    metrics = read_section(bench.stage(f"reward-{scenario}") / "result.json", "metrics")
+    if "eval/accuracy" not in metrics:
+        raise InputError("no pair was held out to measure the reward model on", field="num_pairs", remedy="raise it")
     pairs = read_pairs([str(bench.data(f"pairs-{scenario}"))]).records
     longer = accuracy_with_ties([float(len(pair.chosen) - len(pair.rejected)) for pair in pairs])
     ceiling = noise_ceiling(bench.world, SCENARIOS[scenario], pairs[:CEILING_PAIRS], pair_prompts(bench))
-    return {"accuracy": result["metrics"]["eval/accuracy"], "longer": longer, "ceiling": ceiling}
+    return {"accuracy": metrics["eval/accuracy"], "longer": longer, "ceiling": ceiling}
 
 
 def _tell(answer: Mapping[str, Any]) -> None:

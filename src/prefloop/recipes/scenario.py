@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import json
 import multiprocessing
 import resource
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,9 +21,11 @@ from prefloop.recipes.config import SandboxConfig, SandboxListConfig
 from prefloop.recipes.measure import Measured, curve_row, difference, measure, peak_step, plain
 from prefloop.recipes.stages import Bench, run_policy, run_reward, run_sft, write_data, write_pairs, write_rows
 from prefloop.reward.scoring import load_scorer
-from prefloop.rundir import RunDir, resolve_model, sha256_of
+from prefloop.rundir import RunDir, read_section, resolve_model, sha256_of
 from prefloop.train.checkpoint import checkpoints, step_of
+from prefloop.train.config import policy_config
 from prefloop.types import InputError
+from prefloop.world.knowledge import World
 from prefloop.world.prompts import make_prompts
 from prefloop.world.scenarios import SCENARIOS, Scenario
 
@@ -40,9 +42,19 @@ def scenario_named(name: str) -> Scenario:
     return SCENARIOS[name]
 
 
+def require_feasible(config: SandboxConfig) -> None:
+    """Raise InputError, before anything is trained, for a setting that a stage after the training would refuse."""
+    policy_config(config.algorithm)
+    try:
+        make_prompts(World.build(config.seed), split="test", count=config.num_eval_prompts, seed=config.seed)
+    except InputError as error:
+        raise InputError(error.problem, field="num_eval_prompts", remedy=error.remedy) from None
+
+
 def run(config: SandboxConfig) -> dict[str, Any]:
     """The command `sandbox run`: the scenario's policy runs and what became of true utility."""
     scenario_named(config.scenario)
+    require_feasible(config)
     runs = {"unguarded": None, "guarded": config.kl_budget}
     with RunDir("sandbox run", config, {}) as run_dir:
         if run_dir.finished:
@@ -159,24 +171,54 @@ def last(points: Mapping[int, Measured]) -> Measured:
 
 def stored_answer(root: Path) -> dict[str, Any]:
     """The answer of a finished run."""
-    answer: dict[str, Any] = json.loads((root / "result.json").read_text(encoding="utf-8"))["answer"]
-    return answer
+    return read_section(root / "result.json", "answer")
 
 
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def side_by_side(*jobs: Job) -> list[Any]:
-    """Run functions with their arguments in two processes, in order; the first error ends the wait."""
+    """Run functions with their arguments in two processes, in order; the first error ends the wait.
+
+    On Ctrl-C or SIGTERM what has not begun is dropped, and what runs is told to stop as a training command would.
+    """
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as pool:
-        futures = [pool.submit(function, *arguments) for function, arguments in jobs]
-        done, waiting = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+    others = set(multiprocessing.active_children())
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn, initializer=_leave_ctrl_c_to_us) as pool:
+        futures = [pool.submit(_in_worker, function, arguments) for function, arguments in jobs]
+        try:
+            done, waiting = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+        except KeyboardInterrupt:
+            for future in futures:
+                future.cancel()
+            for child in set(multiprocessing.active_children()) - others:
+                child.terminate()
+            raise
         for future in waiting:
             future.cancel()
         for future in done:
             future.result()
         return [future.result() for future in futures]
+
+
+_interrupted: list[bool] = []
+"""In a worker: whether a job of it was interrupted."""
+
+
+def _in_worker(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Run a job, unless the one before was interrupted: a worker has its next job before it can be taken back."""
+    if _interrupted:
+        raise KeyboardInterrupt
+    try:
+        return function(*arguments)
+    except KeyboardInterrupt:
+        _interrupted.append(True)
+        raise
+
+
+def _leave_ctrl_c_to_us() -> None:
+    # A terminal sends it to children as well; with our SIGTERM on top it would count twice.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Clock:

@@ -15,13 +15,13 @@ from typing import Any, Literal
 from prefloop.report.records import (
     CURVE_RUNS,
     POLICIES,
-    REMEDY,
     CurvePoint,
     DemoAnswer,
     EvaluatedResponse,
     parse,
     read_records,
 )
+from prefloop.rundir import MADE_AGAIN
 from prefloop.statistics.intervals import Estimate, mean_estimate, paired_difference
 from prefloop.types import InputError
 
@@ -156,10 +156,10 @@ def load_demo(run_dir: Path, result: Mapping[str, Any]) -> DemoRun:
     curves = {run: [point for point in points if point.run == run] for run in CURVE_RUNS}
     for run, of_run in curves.items():
         if not of_run or of_run[0].step != 0:
-            raise InputError(f"has no step 0 of the run {run!r}", path=curve_path, remedy=REMEDY)
+            raise InputError(f"has no step 0 of the run {run!r}", path=curve_path, remedy=MADE_AGAIN)
     if answer.peak_step not in {point.step for point in curves["hacked"]}:
         problem = f"step {answer.peak_step} is not in curve.jsonl"
-        raise InputError(problem, path=result_path, field="answer.peak_step", remedy=REMEDY)
+        raise InputError(problem, path=result_path, field="answer.peak_step", remedy=MADE_AGAIN)
     demo = DemoRun(run_dir, answer, curves, _responses(run_dir / "rollouts" / "evaluation.jsonl"))
     _check_means(demo, result_path)
     return demo
@@ -172,10 +172,12 @@ def _responses(path: Path) -> dict[str, Responses]:
             found[row.policy][row.prompt_id] = row
     prompts = found["sft"].keys()
     if not prompts:
-        raise InputError("has no answer of the SFT policy to a reported prompt", path=path, remedy=REMEDY)
+        raise InputError("has no answer of the SFT policy to a reported prompt", path=path, remedy=MADE_AGAIN)
     for policy, rows in found.items():
         if rows.keys() != prompts:
-            raise InputError(f"the policy {policy!r} did not answer the same prompts as SFT", path=path, remedy=REMEDY)
+            raise InputError(
+                f"the policy {policy!r} did not answer the same prompts as SFT", path=path, remedy=MADE_AGAIN
+            )
     # One order for all, so that rows can be paired by position.
     return {policy: {prompt: rows[prompt] for prompt in sorted(prompts)} for policy, rows in found.items()}
 
@@ -188,5 +190,5 @@ def _check_means(demo: DemoRun, path: Path) -> None:
                 f"says {stored.mean:.4f}, the stored answers give {computed:.4f}",
                 path=path,
                 field=f"answer.true_utility.{policy}.mean",
-                remedy=REMEDY,
+                remedy=MADE_AGAIN,
             )

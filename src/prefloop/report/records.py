@@ -13,11 +13,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from prefloop.rundir import MADE_AGAIN, read_json
 from prefloop.types import InputError
 
 CURVE_RUNS = ("tuned", "hacked", "guarded")
 POLICIES = ("sft", "tuned", "hacked_peak", "hacked", "guarded")
-REMEDY = "run the command that made it again with this version of prefloop"
 
 
 class Record(BaseModel):
@@ -119,35 +119,24 @@ def read_result(run_dir: Path) -> dict[str, Any]:
     if not path.exists():
         remedy = "give a directory that a prefloop command made with --out"
         raise InputError("is not a run directory (no result.json)", path=run_dir, field="run", remedy=remedy)
-    result = read_object(path)
+    result = read_json(path)
     if not isinstance(result.get("command"), str):
-        raise InputError("does not say which command made it", path=path, field="command", remedy=REMEDY)
+        raise InputError("does not say which command made it", path=path, field="command", remedy=MADE_AGAIN)
     return result
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object that a file holds."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"is not JSON ({error})", path=path, remedy=REMEDY) from None
-    if not isinstance(value, dict):
-        raise InputError("is not a JSON object", path=path, remedy=REMEDY)
-    return value
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of each line of a JSON Lines file."""
     if not path.exists():
-        raise InputError("is missing from the run", path=path, remedy=REMEDY)
-    with path.open(encoding="utf-8") as file:
+        raise InputError("is missing from the run", path=path, remedy=MADE_AGAIN)
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"is not JSON ({error.msg})", path=path, line=number, remedy=REMEDY) from None
+            except ValueError as error:
+                raise InputError(f"is not JSON ({error})", path=path, line=number, remedy=MADE_AGAIN) from None
             if not isinstance(value, dict):
-                raise InputError("is not a JSON object", path=path, line=number, remedy=REMEDY)
+                raise InputError("is not a JSON object", path=path, line=number, remedy=MADE_AGAIN)
             yield number, value
 
 
@@ -163,4 +152,4 @@ def parse(value: Any, kind: type[SomeRecord], path: Path, line: int | None = Non
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise InputError(first["msg"].lower(), path=path, line=line, field=field, remedy=REMEDY) from None
+        raise InputError(first["msg"].lower(), path=path, line=line, field=field, remedy=MADE_AGAIN) from None

@@ -32,8 +32,9 @@ from prefloop.report.page import (
     Verbatim,
     render_page,
 )
-from prefloop.report.records import Record, parse, read_lines, read_object, read_result
+from prefloop.report.records import Record, parse, read_lines, read_result
 from prefloop.report.wording import compact, duration, number, plain
+from prefloop.rundir import read_json
 
 NUM_ROLLOUTS = 10
 
@@ -77,7 +78,7 @@ def configuration(run_dir: Path) -> list[Block]:
     path = run_dir / "config.yaml"
     if not path.exists():
         return []
-    return [Fold("config.yaml, defaults included", [Verbatim(path.read_text(encoding="utf-8"))])]
+    return [Fold("config.yaml, defaults included", [Verbatim(path.read_text(encoding="utf-8", errors="replace"))])]
 
 
 def _result(result: Mapping[str, Any], path: Path) -> list[Block]:
@@ -104,7 +105,7 @@ def _inputs(run_dir: Path) -> list[Block]:
     path = run_dir / "inputs.json"
     if not path.exists():
         return []
-    record = read_object(path)
+    record = read_json(path)
     rows = [
         [str(name), str(entry.get("path", "")), f"{entry.get('sha256', '')[:16]}…", str(entry.get("audit", ""))]
         for name, entry in record.get("inputs", {}).items()

@@ -16,7 +16,7 @@ from prefloop.data.rows import Row, stream_rows
 from prefloop.data.split import conversation_key
 from prefloop.models.load import default_device
 from prefloop.reward.config import RewardEvalConfig, RewardScoreConfig
-from prefloop.reward.scoring import Response, Scorer, load_scorer
+from prefloop.reward.scoring import Response, Scorer, load_scorer, parse_spec
 from prefloop.rundir import atomic_file, input_of_run, output_file
 from prefloop.statistics.calibration import expected_calibration_error, fit_temperature, log_loss, pairwise_confidence
 from prefloop.statistics.intervals import cluster_bootstrap
@@ -47,8 +47,10 @@ def shuffled_prompts(pairs: list[PreferencePair], seed: int) -> list[Prompt]:
 def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
     """Accuracy with a bootstrap interval over conversations, log-loss and calibration, beside the baselines."""
     pairs = read_pairs([config.data], skip_bad=config.skip_bad).records
-    met = prompts_met(config.model, {pair.prompt.prompt_id for pair in pairs})
-    scorer = load_scorer(config.model, device=default_device())
+    specs = [config.model, *config.also]
+    asked = {pair.prompt.prompt_id for pair in pairs}
+    met = set().union(*(prompts_met(parse_spec(spec).name, asked) for spec in specs))
+    scorer = load_scorer(specs, device=default_device(), settings=config.scoring)
     own = margins_of(scorer, pairs, [pair.prompt for pair in pairs])
     answer = summarise(
         pairs,
@@ -58,7 +60,7 @@ def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
         seed=config.seed,
     )
     start = shlex.quote(input_of_run(config.model, "model") or "runs/sft")
-    reward, prompts = shlex.quote(config.model), shlex.quote(config.data)
+    reward, prompts = shlex.join(specs), shlex.quote(config.data)
     skip_bad = " --skip-bad" if config.skip_bad else ""
     following = f"prefloop train policy --model {start} --reward {reward} --prompts {prompts}{skip_bad}"
     return {**answer, "num_prompts_trained_on": len(met), "next": following}
@@ -128,13 +130,17 @@ def _answered(row: Row) -> tuple[Prompt, Response]:
 
 
 def score(config: RewardScoreConfig) -> dict[str, Any]:
-    """Write the rows of a file with their (normalised) score added, atomically."""
+    """Write the rows of a file with their (normalised) score added, atomically; with `score_spread` of an ensemble."""
     target = output_file(config.out)
     rows = list(stream_rows(config.data))
     answered = [_answered(row) for row in rows]
-    scorer = load_scorer(config.model, device=default_device())
-    scores = scorer.score([prompt for prompt, _ in answered], [response for _, response in answered])
+    scorer = load_scorer([config.model, *config.also], device=default_device(), settings=config.scoring)
+    scores, spread = scorer.score_with_spread([prompt for prompt, _ in answered], [each for _, each in answered])
+    added = [{"score": value} for value in scores]
+    if spread is not None:
+        added = [{**each, "score_spread": value} for each, value in zip(added, spread, strict=True)]
     with atomic_file(target) as file:
-        for row, value in zip(rows, scores, strict=True):
-            file.write(json.dumps({**row.values, "score": value}, ensure_ascii=False) + "\n")
-    return {"out": str(target), "num_responses": len(scores), "mean_score": float(np.mean(scores))}
+        for row, columns in zip(rows, added, strict=True):
+            file.write(json.dumps({**row.values, **columns}, ensure_ascii=False) + "\n")
+    answer = {"out": str(target), "num_responses": len(scores), "mean_score": float(np.mean(scores))}
+    return answer if spread is None else {**answer, "mean_score_spread": float(np.mean(spread))}

@@ -1,132 +1,161 @@
-"""Scores of responses: from a reward model, or from a function in a user's file.
+"""From what a user names to a scorer: reward models, ensembles, functions, servers, and sums of them.
 
-A score says how good one response to one prompt is; only differences of scores mean anything. Reward models travel as
-text: token ids are used again only where policy and reward model share tokenizer and template.
+    DIR                       a reward model's directory or run; with member-*/ inside, an ensemble
+    file.py:function          a Python function
+    http://host:port/path     a reward server
+    SPEC@WEIGHT               one term of a weighted sum; the weight may be negative
+
+Several reward models without a weight are an ensemble, several specs of any other kind a weighted sum.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
 
-from prefloop.models.batching import collate, micro_batches
-from prefloop.models.chat import Chat
-from prefloop.models.forward import sequence_scores
-from prefloop.models.load import load_reward_model
-from prefloop.reward.user_code import file_of, is_user_code, load_user_object, user_error
-from prefloop.rundir import resolve_model, sha256_of
-from prefloop.types import InputError, Prompt
+from prefloop.console import say
+from prefloop.reward.combine import Ensemble, WeightedSum
+from prefloop.reward.config import ScoringConfig
+from prefloop.reward.function import FunctionScorer
+from prefloop.reward.model import RewardModel, load_model_scorer
+from prefloop.reward.remote import RemoteScorer, is_server
+from prefloop.reward.scorer import Response, Scorer
+from prefloop.reward.user_code import file_of, is_user_code
+from prefloop.rundir import resolve_model
+from prefloop.types import InputError
+
+__all__ = ["Response", "RewardModel", "Scorer", "first_reward_model", "load_scorer", "reward_inputs", "reward_models"]
+
+DEFAULT = ScoringConfig()
 
 
 @dataclass(frozen=True)
-class Response:
-    """What a policy answered. `finished` is False if the length limit cut it off: then it carries no stop token."""
+class Spec:
+    """One scorer that a user names. `weight` is None where none is given."""
 
-    text: str
-    finished: bool = True
-
-
-class Scorer(Protocol):
-    """Anything that scores responses."""
-
-    version: str
-    """Identity of the scorer: recorded with every rollout."""
-
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
-        """One finite score for each response."""
-        ...
+    name: str
+    weight: float | None = None
 
 
-class RewardModel:
-    """A sequence classifier as a scorer. Scores are normalised by `reward_mean` and `reward_std` of its config."""
-
-    def __init__(self, model: PreTrainedModel, chat: Chat, *, version: str, token_budget: int = 4096) -> None:
-        self.model, self.chat, self.version, self.token_budget = model.eval(), chat, version, token_budget
-
-    @torch.no_grad()
-    def raw_scores(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
-        """Scores as plain transformers gives them."""
-        rows = [
-            self.chat.encode_response(prompt.messages, response.text, finished=response.finished)
-            for prompt, response in zip(prompts, responses, strict=True)
-        ]
-        scores = [0.0] * len(rows)
-        for index in micro_batches([len(row.ids) for row in rows], token_budget=self.token_budget):
-            batch = collate([rows[row] for row in index], pad_id=self.chat.pad_id, device=self.model.device)
-            for row, score in zip(index, sequence_scores(self.model, batch).tolist(), strict=True):
-                scores[row] = score
-        return scores
-
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
-        """Normalised scores. Raises InputError if the model gives one that is no number."""
-        mean, std = self.model.config.reward_mean, self.model.config.reward_std
-        raw = self.raw_scores(prompts, responses)
-        if not all(math.isfinite(score) for score in raw):
-            raise InputError(
-                "this reward model gives scores that are no numbers", field="reward", remedy="train it again"
-            )
-        return [(score - mean) / std for score in raw]
+def parse_spec(text: str) -> Spec:
+    """`SPEC` or `SPEC@WEIGHT`. A path that exists is taken whole, and so is one with no number after its last @."""
+    name, at, weight_text = text.rpartition("@")
+    if not at or not name or Path(text).exists():
+        return Spec(text)
+    try:
+        weight = float(weight_text)
+    except ValueError:
+        return Spec(text)
+    if weight == 0 or not math.isfinite(weight):
+        raise InputError(f"the weight {weight_text!r} is no number other than 0", path=name, field="reward")
+    return Spec(name, weight)
 
 
-class FunctionScorer:
-    """A user's function `(prompts, responses, **columns) -> list[float]`, named `file.py:function`.
+def _specs(spec: str | Sequence[str]) -> list[Spec]:
+    specs = [parse_spec(text) for text in ([spec] if isinstance(spec, str) else spec)]
+    if not specs:
+        raise InputError("is empty", field="reward", remedy="name a reward model, function or server")
+    return specs
 
-    `prompts` are the last user turns, `columns` the further columns of the prompt rows (lists, None where missing).
+
+def _members(name: str) -> list[Path]:
+    """The directories of a local reward model: itself, or those of an ensemble's members in name order."""
+    directory = resolve_model(name, "reward")
+    members = sorted(path for path in directory.glob("member-*") if path.is_dir())
+    return [resolve_model(str(member), "reward") for member in members] or [directory]
+
+
+def _load(name: str, settings: ScoringConfig, *, device: torch.device, token_budget: int) -> Scorer:
+    if is_server(name):
+        return RemoteScorer(name, settings)
+    if is_user_code(name):
+        return FunctionScorer(name)
+    resolved = resolve_model(name, "reward")
+    directories = _members(name)
+    models = [load_model_scorer(each, device=device, token_budget=token_budget) for each in directories]
+    return models[0] if directories == [resolved] else _ensemble(models, settings)
+
+
+def _ensemble(models: Sequence[Scorer], settings: ScoringConfig) -> Ensemble:
+    return Ensemble(models, rule=settings.ensemble, variance_weight=settings.ensemble_lambda)
+
+
+def load_scorer(
+    spec: str | Sequence[str],
+    *,
+    device: torch.device,
+    token_budget: int = 4096,
+    settings: ScoringConfig = DEFAULT,
+    refuse_idle: bool = True,
+) -> Scorer:
+    """The scorer of one or several specs (see the module).
+
+    Raises InputError for what is wrong with a spec, and (with `refuse_idle`) for a setting that has no effect on what
+    they name; EnvironmentStop where a reward server cannot be reached.
     """
-
-    def __init__(self, spec: str) -> None:
-        self.spec = spec
-        self.function: Callable[..., Any] = load_user_object(spec, field="reward")
-        if not callable(self.function):
-            raise InputError("is no function", path=spec, field="reward", remedy="name a function of this file")
-        self.version = sha256_of(file_of(spec))[:12]
-        parameters = inspect.signature(self.function).parameters.values()
-        self.wants_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-        self.wants = {parameter.name for parameter in parameters}
-
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
-        """Scores of the function, checked: one finite number each."""
-        names = {name for prompt in prompts for name in prompt.columns}
-        columns = {
-            name: [prompt.columns.get(name) for prompt in prompts]
-            for name in sorted(names)
-            if self.wants_all or name in self.wants
-        }
-        texts = [prompt.messages[-1].content for prompt in prompts]
-        try:
-            scores = self.function(texts, [response.text for response in responses], **columns)
-        except Exception as error:
-            raise user_error(error, file_of(self.spec), field="reward") from error
-        if not isinstance(scores, (list, tuple)) or len(scores) != len(responses):
-            found = f"{len(scores)} scores" if isinstance(scores, (list, tuple)) else type(scores).__name__
-            raise InputError(
-                f"returned {found} for {len(responses)} responses",
-                path=self.spec,
-                field="reward",
-                remedy="return a list with one number for each response",
-            )
-        for prompt, score in zip(prompts, scores, strict=True):
-            if not isinstance(score, numbers.Real) or not math.isfinite(score):
-                raise InputError(
-                    f"returned {score!r} for the prompt {prompt.messages[-1].content[:60]!r}",
-                    path=self.spec,
-                    field="reward",
-                    remedy="return finite numbers",
-                )
-        return [float(score) for score in scores]
+    specs = _specs(spec)
+    parts = [_load(each.name, settings, device=device, token_budget=token_budget) for each in specs]
+    weights = [each.weight for each in specs]
+    whole: Scorer
+    if len(parts) == 1 and weights[0] in (None, 1.0):
+        whole = parts[0]
+    elif all(isinstance(part, RewardModel) for part in parts) and all(weight is None for weight in weights):
+        whole = _ensemble(parts, settings)
+        say(f"reward: an ensemble of {len(parts)} reward models ({settings.ensemble.replace('_', ' ')})")
+    else:
+        terms = [1.0 if weight is None else weight for weight in weights]
+        whole = WeightedSum(list(zip(parts, terms, strict=True)))
+        shown = " + ".join(f"{weight:g} x {each.name}" for each, weight in zip(specs, terms, strict=True))
+        say(f"reward: the weighted sum {shown}")
+    if refuse_idle:
+        _refuse_idle(settings, [whole, *parts])
+    return whole
 
 
-def load_scorer(spec: str, *, device: torch.device, token_budget: int = 4096) -> Scorer:
-    """`file.py:function`, or a reward model's directory or run, which scores in batches of `token_budget` tokens."""
-    if is_user_code(spec):
-        return FunctionScorer(spec)
-    directory = resolve_model(spec, "reward")
-    model, chat = load_reward_model(directory, device=device)
-    return RewardModel(model, chat, version=sha256_of(directory)[:12], token_budget=token_budget)
+def _refuse_idle(settings: ScoringConfig, scorers: Sequence[Scorer]) -> None:
+    """Raise InputError for a setting that none of the scorers reads."""
+    changed = {name for name, value in settings if value != getattr(DEFAULT, name)}
+    readers = {
+        "an ensemble": (Ensemble, {"ensemble", "ensemble_lambda"}),
+        "a reward server": (RemoteScorer, changed - {"ensemble", "ensemble_lambda"}),
+    }
+    for what, (kind, names) in readers.items():
+        idle = sorted(changed & names)
+        if idle and not any(isinstance(scorer, kind) for scorer in scorers):
+            raise InputError(f"has no effect without {what}", field=idle[0], remedy="leave it out")
+
+
+def reward_models(scorer: Scorer) -> list[RewardModel]:
+    """The reward models of this process that a scorer asks."""
+    match scorer:
+        case RewardModel():
+            return [scorer]
+        case Ensemble():
+            return [model for member in scorer.members for model in reward_models(member)]
+        case WeightedSum():
+            return [model for part, _ in scorer.parts for model in reward_models(part)]
+    return []
+
+
+def reward_inputs(spec: str | Sequence[str], name: str = "reward") -> dict[str, Path]:
+    """What a run records as inputs for its specs: name -> file or directory. Servers are not on this disk."""
+    specs = [each for each in _specs(spec) if not is_server(each.name)]
+    paths = [file_of(each.name) if is_user_code(each.name) else resolve_model(each.name, "reward") for each in specs]
+    if len(paths) == 1:
+        return {name: paths[0]}
+    return {f"{name}:{index}": path for index, path in enumerate(paths)}
+
+
+def first_reward_model(spec: str | Sequence[str]) -> Path | None:
+    """The directory of the first reward model among the specs that counts as good, or None: for a value model's start.
+
+    Of an ensemble it is the first member.
+    """
+    for each in _specs(spec):
+        if not is_server(each.name) and not is_user_code(each.name) and (each.weight is None or each.weight > 0):
+            return _members(each.name)[0]
+    return None

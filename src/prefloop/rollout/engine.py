@@ -1,13 +1,15 @@
-"""Sample responses in-process with the transformers forward and its cache.
+"""Sample responses in-process. Each request has its own row of uniforms, so what it says does not depend on the batch
+that it runs in, and the logprob of every token is the exact one of the distribution that it was drawn from.
 
-Prompts are padded on the left within a batch; rows that stopped are taken out of the batch and the cache. Each request
-has its own row of uniforms, so what it says does not depend on the batch that it runs in. The logprob of every token
-is the exact one of the distribution that it was drawn from. There is no top-p or top-k: a truncated sampler's
-distribution is not the policy's.
+Models that the minimal decoder serves are sampled in slots (`slots.py`); all others with the transformers forward and
+its cache: prompts padded on the left, finished rows taken out of the batch. There is no top-p or top-k: a truncated
+sampler's distribution is not the policy's.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,8 +18,15 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from prefloop.console import say
+from prefloop.models.decoder import InferenceWeights, unsupported
+from prefloop.rollout.draw import draw
+from prefloop.rollout.slots import PREFILL_TOKENS, REFILL_SHARE, Slots
+
 COMPACT_BELOW = 0.75
 """Finished rows are taken out once fewer than this share of the batch is still running."""
+
+_said: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -27,22 +36,6 @@ class Sampled:
     ids: list[int]
     logprobs: list[float]
     finish_reason: Literal["stop", "length"]
-
-
-def draw(logits: Tensor, uniforms: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
-    """Inverse-CDF sampling: [B, V] logits and [B] uniforms -> [B] ids and their [B] exact logprobs.
-
-    Temperature 0 takes the most likely token.
-    """
-    if temperature == 0:
-        logprobs = torch.log_softmax(logits.float(), dim=-1)
-        tokens = logprobs.argmax(dim=-1)
-    else:
-        logprobs = torch.log_softmax(logits.float() / temperature, dim=-1)
-        cdf = logprobs.double().exp().cumsum(dim=-1)
-        tokens = torch.searchsorted(cdf, uniforms[:, None].double() * cdf[:, -1:], right=True).squeeze(-1)
-        tokens = tokens.clamp(max=logits.shape[-1] - 1)
-    return tokens, logprobs.gather(-1, tokens[:, None]).squeeze(-1)
 
 
 @torch.no_grad()
@@ -61,6 +54,13 @@ def sample(
     generator = torch.Generator().manual_seed(seed)
     uniforms = torch.rand(len(prompts), max_new_tokens, generator=generator).to(model.device)
     stops = torch.tensor(sorted(stop_ids), device=model.device)
+    reason = unsupported(model)
+    if reason is None:
+        weights = InferenceWeights(model)
+        return _in_slots(weights, prompts, uniforms, temperature, stops, num_slots=batch_size)
+    if reason not in _said:
+        _said.add(reason)
+        say(f"sampling with the transformers forward, which is slower: {reason}")
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     results: list[Sampled | None] = [None] * len(prompts)
     for start in range(0, len(order), batch_size):
@@ -71,6 +71,98 @@ def sample(
     return [result for result in results if result is not None]
 
 
+class _Written:
+    """What has been sampled of each request."""
+
+    def __init__(self, uniforms: Tensor, temperature: float, stops: Tensor) -> None:
+        self.uniforms, self.temperature, self.stops = uniforms, temperature, stops
+        self.tokens = torch.zeros(uniforms.shape, dtype=torch.int64, device=uniforms.device)
+        self.logprobs = torch.zeros_like(uniforms)
+        self.counts = torch.zeros(len(uniforms), dtype=torch.int64, device=uniforms.device)
+        self.stopped = torch.zeros(len(uniforms), dtype=torch.bool, device=uniforms.device)
+
+    def add(self, requests: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw the next token of `requests` [N]; the tokens, and whether each response ends with it."""
+        places = self.counts[requests]
+        drawn, logprobs = draw(logits, self.uniforms[requests, places], temperature=self.temperature)
+        self.tokens[requests, places], self.logprobs[requests, places] = drawn, logprobs
+        self.counts[requests] += 1
+        stops = torch.isin(drawn, self.stops)
+        self.stopped[requests] = stops
+        return drawn, stops | (places + 1 == self.uniforms.shape[1])
+
+    def results(self) -> list[Sampled]:
+        """All responses, in the order of the requests."""
+        columns = zip(
+            self.tokens.tolist(), self.logprobs.tolist(), self.counts.tolist(), self.stopped.tolist(), strict=True
+        )
+        return [
+            Sampled(ids[:count], logprobs[:count], "stop" if stopped else "length")
+            for ids, logprobs, count, stopped in columns
+        ]
+
+
+def _in_slots(
+    weights: InferenceWeights,
+    prompts: Sequence[Sequence[int]],
+    uniforms: Tensor,
+    temperature: float,
+    stops: Tensor,
+    *,
+    num_slots: int,
+) -> list[Sampled]:
+    """Sample with at most `num_slots` responses in the making at once."""
+    written = _Written(uniforms, temperature, stops)
+    # Equal prompts lie together, so that one prefill serves them.
+    queue = deque(sorted(range(len(prompts)), key=lambda request: (len(prompts[request]), tuple(prompts[request]))))
+    capacity = max(len(prompt) for prompt in prompts) + uniforms.shape[1]
+    slots = Slots(weights, num_slots=min(num_slots, len(prompts)), capacity=capacity)
+    while queue or slots.num_active:
+        if queue and slots.num_free >= min(len(queue), max(1, int(REFILL_SHARE * len(slots.requests)))):
+            _refill(slots, queue, prompts, written)
+        if slots.num_active:
+            logits = slots.step()
+            _advance(slots, written, logits)
+    return written.results()
+
+
+def _refill(slots: Slots, queue: deque[int], prompts: Sequence[Sequence[int]], written: _Written) -> None:
+    """Take requests from the queue into the free slots; draw the first token of each."""
+    while queue and slots.num_free:
+        requests = [queue.popleft()]
+        distinct = [prompts[requests[0]]]
+        while queue and len(requests) < slots.num_free:
+            prompt = prompts[queue[0]]
+            if prompt != distinct[-1]:
+                # Sorted by length: the newcomer is the longest.
+                if (len(distinct) + 1) * len(prompt) > PREFILL_TOKENS:
+                    break
+                distinct.append(prompt)
+            requests.append(queue.popleft())
+        keys, values, logits = slots.prefill(distinct)
+        places = _places(requests, prompts)
+        first = slots.num_active
+        slots.take(requests, [keys[place] for place in places], [values[place] for place in places])
+        _advance(slots, written, logits[places], first=first)
+
+
+def _places(requests: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[int]:
+    """For each request the place of its prompt among the distinct ones, equal prompts lying together."""
+    places = [0]
+    for before, request in itertools.pairwise(requests):
+        places.append(places[-1] + (prompts[request] != prompts[before]))
+    return places
+
+
+def _advance(slots: Slots, written: _Written, logits: Tensor, *, first: int = 0) -> None:
+    """Draw the next token of the active slots from `first` on, and free those whose response ends."""
+    active = slice(first, slots.num_active)
+    drawn, ended = written.add(slots.requests[active], logits)
+    slots.next_ids[active] = drawn
+    if bool(ended.any()):
+        slots.release((ended.nonzero().squeeze(-1) + first).tolist())
+
+
 def _decode(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -79,19 +171,18 @@ def _decode(
     stops: Tensor,
     pad_id: int,
 ) -> list[Sampled]:
+    """One batch with the transformers forward."""
     device, (size, max_new_tokens) = model.device, uniforms.shape
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     attended = torch.arange(width, device=device) >= (width - lengths)[:, None]
-    tokens = torch.full((size, max_new_tokens), pad_id, device=device)
-    logprobs = torch.zeros(size, max_new_tokens, device=device)
-    counts = torch.full((size,), max_new_tokens, device=device)
-    stopped = torch.zeros(size, dtype=torch.bool, device=device)
-    rows = torch.arange(size, device=device)
     positions = (attended.long().cumsum(-1) - 1).clamp(min=0)
+    rows = torch.arange(size, device=device)
+    written = _Written(uniforms, temperature, stops)
     cache: Any = DynamicCache(config=model.config)
-    for step in range(max_new_tokens):
+    running = torch.ones(size, dtype=torch.bool, device=device)
+    for _ in range(max_new_tokens):
         output = model(
             input_ids=ids,
             attention_mask=attended.long(),
@@ -100,13 +191,9 @@ def _decode(
             use_cache=True,
             logits_to_keep=1,
         )
-        drawn, chosen_logprobs = draw(output.logits[:, -1], uniforms[rows, step], temperature=temperature)
-        running = ~stopped[rows]
-        alive = rows[running]
-        tokens[alive, step], logprobs[alive, step] = drawn[running], chosen_logprobs[running]
-        ended = alive[torch.isin(drawn[running], stops)]
-        stopped[ended], counts[ended] = True, step + 1
-        running = ~stopped[rows]
+        drawn = torch.full((len(rows),), pad_id, device=device)
+        drawn[running], ended = written.add(rows[running], output.logits[running, -1])
+        running = running.masked_scatter(running, ~ended)
         left = int(running.sum())
         if left == 0:
             break
@@ -115,7 +202,5 @@ def _decode(
         if left < COMPACT_BELOW * len(rows):
             cache.batch_select_indices(running.nonzero().squeeze(-1))
             rows, ids, positions, attended = rows[running], ids[running], positions[running], attended[running]
-    return [
-        Sampled(tokens[row, :count].tolist(), logprobs[row, :count].tolist(), "stop" if stopped[row] else "length")
-        for row, count in enumerate(counts.tolist())
-    ]
+            running = running[running]
+    return written.results()

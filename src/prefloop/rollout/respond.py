@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 from transformers import PreTrainedModel
@@ -13,6 +14,8 @@ from prefloop.console import say
 from prefloop.data.read import read_prompts
 from prefloop.models.chat import Chat
 from prefloop.models.load import load_policy, max_positions
+from prefloop.reward.scorer import Response
+from prefloop.reward.scoring import load_scorer
 from prefloop.rollout.config import SampleConfig
 from prefloop.rollout.engine import sample
 from prefloop.rundir import atomic_file, output_file, resolve_model
@@ -92,10 +95,11 @@ def run(config: SampleConfig) -> dict[str, Any]:
     """The command `sample`: writes the responses atomically and answers how many."""
     target = output_file(config.out)
     model, chat = load_policy(resolve_model(config.model, "model"))
+    scorer = load_scorer(config.reward, device=model.device) if config.reward else None
     prompts = read_prompts([config.prompts], skip_bad=config.skip_bad).records[: config.limit]
     if config.skip_bad:
         prompts = fitting_prompts(model, chat, prompts, config.max_new_tokens)
-    repeated = [prompt for prompt in prompts for _ in range(config.num_samples)]
+    repeated = [prompt for prompt in prompts for _ in range(config.num_samples * (config.best_of or 1))]
     responses = respond(
         model,
         chat,
@@ -105,14 +109,29 @@ def run(config: SampleConfig) -> dict[str, Any]:
         seed=config.seed,
         batch_size=config.batch_size,
     )
+    rows: list[dict[str, Any]] = [
+        {
+            "prompt_id": prompt.prompt_id,
+            "prompt": plain_prompt(prompt.messages),
+            "response": response.text,
+            "finish_reason": response.finish_reason,
+        }
+        for prompt, response in zip(repeated, responses, strict=True)
+    ]
+    if scorer is not None and config.best_of is not None:
+        answers = [Response(each.text, each.finish_reason == "stop") for each in responses]
+        scores = scorer.score(repeated, answers)
+        rows = [
+            {**rows[best], "score": scores[best], "best_of": config.best_of} for best in best_of(scores, config.best_of)
+        ]
     with atomic_file(target) as file:
-        for prompt, response in zip(repeated, responses, strict=True):
-            row = {
-                "prompt_id": prompt.prompt_id,
-                "prompt": plain_prompt(prompt.messages),
-                "response": response.text,
-                "finish_reason": response.finish_reason,
-            }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    truncated = sum(response.finish_reason == "length" for response in responses) / len(responses)
-    return {"out": str(target), "num_responses": len(responses), "truncated_fraction": truncated}
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    truncated = sum(row["finish_reason"] == "length" for row in rows) / len(rows)
+    answer = {"out": str(target), "num_responses": len(rows), "truncated_fraction": truncated}
+    return answer if scorer is None else {**answer, "mean_score": fmean(row["score"] for row in rows)}
+
+
+def best_of(scores: Sequence[float], group_size: int) -> list[int]:
+    """The place of the highest score in each run of `group_size`, the first of equals."""
+    starts = range(0, len(scores), group_size)
+    return [max(range(start, start + group_size), key=lambda place: (scores[place], -place)) for start in starts]

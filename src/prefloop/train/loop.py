@@ -1,17 +1,19 @@
 """The one training loop: step, record, evaluate, checkpoint, resume. Every trainer gives it a step function.
 
 Whatever can be computed from the seed and the step number (data order, learning rate, sampling seeds) is not stored.
+The contract of a step function, and what a checkpoint holds: docs/reliability.md.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from prefloop.rundir import RunDir
 from prefloop.train.checkpoint import (
     checkpoint_name,
     discard_after,
+    discard_on_stop,
     newest_verified,
     prune,
     restore,
@@ -31,6 +34,9 @@ from prefloop.train.checkpoint import (
     verify,
 )
 from prefloop.train.config import OptimizerConfig, TrainConfig
+from prefloop.train.interrupt import StopSignals
+from prefloop.train.randomness import random_state, seed_all, set_random_state
+from prefloop.train.trackers import Trackers
 from prefloop.types import EnvironmentStop, InputError
 
 MORE_HELD_OUT = "give --eval-data, or raise --eval-fraction"
@@ -51,15 +57,36 @@ class TrainState:
     """Exact sequence KL of the newest responses, for the budget."""
     budget_eighth: int = -1
     """How many eighths of the budget were reached; a checkpoint was written at each."""
-    best_loss: float | None = None
-    """Lowest held-out loss so far."""
+    best_value: float | None = None
+    """The best held-out measurement so far."""
     best_step: int = 0
     evaluations_since_best: int = 0
+    unmeasured: dict[str, float] = field(default_factory=dict)
+    """Metrics of the last step, while its held-out evaluation is still to be done and no line has been logged."""
+    extras: dict[str, Any] = field(default_factory=dict)
+    """What an algorithm or a loop keeps beside: JSON values only, with text as keys and lists for sequences."""
+    tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """Named groups of tensors that a checkpoint holds too, for example {"ema": {name of weight: average}}. Entries may
+    not share memory (`named_parameters` names tied weights once). Those that exist when a run is resumed are filled in
+    place, others come back on the CPU."""
+    rng: dict[str, Tensor] = field(default_factory=random_state)
+    """Where the global random generators were at the end of the last step or evaluation. The next one begins there."""
 
     def plain(self) -> dict[str, Any]:
         """The JSON part of a checkpoint."""
-        names = ("step", "kl_coef", "recent_kl", "budget_eighth", "best_loss", "best_step", "evaluations_since_best")
-        return {name: getattr(self, name) for name in names}
+        measured = ("best_value", "best_step", "evaluations_since_best", "unmeasured")
+        return {
+            name: getattr(self, name) for name in ("step", "kl_coef", "recent_kl", "budget_eighth", *measured, "extras")
+        }
+
+    def note_held_out(self, value: float, *, higher_is_better: bool = False) -> bool:
+        """Take a held-out measurement of the state after `step`; whether it is the best so far (ties are not)."""
+        sign = 1 if higher_is_better else -1
+        improved = self.best_value is None or sign * value > sign * self.best_value
+        if improved:
+            self.best_value, self.best_step = value, self.step
+        self.evaluations_since_best = 0 if improved else self.evaluations_since_best + 1
+        return improved
 
     def set_plain(self, stored: Mapping[str, Any]) -> None:
         """Take over what `plain` gave."""
@@ -132,8 +159,14 @@ def add_metrics(total: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None
             total[name] = total[name] + value
 
 
+Outcome = TypeVar("Outcome")
 StepFunction = Callable[[TrainState], Mapping[str, float] | str]
-"""Does one step and gives its metrics, or the reason to stop before it."""
+"""Does one step and gives its metrics, or the reason to stop before it.
+
+It comes before the change or not at all: a step function that gives a reason, or raises EnvironmentStop (a reward
+server stays away), does so while `state` is still that of the last finished step. It waits for the outside world first
+and updates afterwards.
+"""
 
 
 def fit(
@@ -146,54 +179,124 @@ def fit(
     evaluate: Callable[[TrainState], Mapping[str, float]] | None = None,
     eval_every: int = 0,
     patience: int | None = None,
+    best_metric: str = "loss",
+    higher_is_better: bool = False,
+    evaluate_start: bool = False,
 ) -> str:
     """Train to `num_steps`, resuming from the newest verified checkpoint. Returns why it stopped.
 
-    With `evaluate`, the lowest held-out `loss` decides which checkpoint is the best one.
+    With `evaluate`, its `best_metric` decides which checkpoint is the best one (`state.best_step`), which is kept. It
+    must measure held-out data by something that training does not see: never the proxy score. `evaluate_start`
+    measures the untrained state as well, so that step 0 can be the best.
+
+    Ctrl-C or SIGTERM lets the step in hand finish, writes a checkpoint of it and raises KeyboardInterrupt; a second one
+    raises it at once. EnvironmentStop from the step function, or from `evaluate`, passes through after a checkpoint of
+    the last finished step.
     """
-    root = run.path / "checkpoints"
     if patience is not None and evaluate is None:
         raise InputError("patience needs held-out rows, and there are none", field="patience", remedy=MORE_HELD_OUT)
-    root.mkdir(exist_ok=True)
-    resume_from = newest_verified(root)
-    if resume_from is not None:
-        restore(state, resume_from)
-        if state.step:
-            say(f"resuming from {resume_from}")
-    discard_after(root, state.step if resume_from is not None else -1)
-    run.forget_after(state.step)
+    root = run.path / "checkpoints"
+
+    def measure() -> tuple[bool, dict[str, float]]:
+        assert evaluate is not None
+        held_out = _attempt(run, state, evaluate)
+        improved = state.note_held_out(held_out[best_metric], higher_is_better=higher_is_better)
+        return improved, {f"eval/{name}": value for name, value in held_out.items()}
+
+    def finish_step(metrics: Mapping[str, float]) -> None:
+        """Evaluate, log and keep the state after a step with these metrics."""
+        improved, last = False, state.step == num_steps
+        if evaluate is not None and (state.step % eval_every == 0 or last):
+            state.unmeasured = dict(metrics)
+            improved, held_out = measure()
+            state.unmeasured = {}
+            metrics = {**metrics, **held_out}
+        run.log(state.step, metrics)
+        trackers.log(state.step, metrics)
+        progress.update(state.step, describe(metrics))
+        if improved or last or state.step % config.checkpoint_every == 0:
+            write_checkpoint(run, state)
+            prune(root, keep=config.keep_checkpoints, protect={state.best_step})
+
     stopped = "done"
-    saved_step = state.step if resume_from is not None else -1
-    with Progress(run.command, total=num_steps) as progress:
-        while state.step < num_steps:
+    with (
+        StopSignals() as signals,
+        _begin(run, config, state) as trackers,
+        Progress(run.command, total=num_steps) as progress,
+    ):
+        if state.unmeasured:
+            finish_step(state.unmeasured)
+        if evaluate is not None and evaluate_start and state.best_value is None:
+            run.log(0, measure()[1])
+            write_checkpoint(run, state)
+        while state.step < num_steps and not signals.requested:
             if patience is not None and state.evaluations_since_best >= patience:
                 stopped = "early_stopping"
+                write_checkpoint(run, state)
                 break
             started = time.perf_counter()
-            outcome = step_function(state)
+            outcome = _attempt(run, state, step_function)
             if isinstance(outcome, str):
                 stopped = outcome
                 break
             state.step += 1
-            metrics = {**outcome, "time/step_seconds": time.perf_counter() - started}
-            improved = False
-            last = state.step == num_steps
-            if evaluate is not None and (state.step % eval_every == 0 or last):
-                held_out = evaluate(state)
-                metrics |= {f"eval/{name}": value for name, value in held_out.items()}
-                improved = state.best_loss is None or held_out["loss"] < state.best_loss
-                if improved:
-                    state.best_loss, state.best_step = held_out["loss"], state.step
-                state.evaluations_since_best = 0 if improved else state.evaluations_since_best + 1
-            run.log(state.step, metrics)
-            progress.update(state.step, describe(metrics))
-            if improved or last or state.step % config.checkpoint_every == 0:
-                save_checkpoint(state, root)
-                saved_step = state.step
-                prune(root, keep=config.keep_checkpoints, protect={state.best_step})
-    if stopped == "early_stopping" and saved_step != state.step:
-        save_checkpoint(state, root)
+            finish_step({**outcome, "time/step_seconds": time.perf_counter() - started})
+        if signals.requested and state.step:
+            write_checkpoint(run, state, on_stop=True)
+    # Also what a crash between the last checkpoint and the deletions after it has left.
+    prune(root, keep=config.keep_checkpoints, protect={state.best_step})
+    discard_on_stop(root)
     return stopped
+
+
+@contextlib.contextmanager
+def _begin(run: RunDir, config: TrainConfig, state: TrainState) -> Iterator[Trackers]:
+    """Bring `state` and the run's files to where the newest verified checkpoint left them, and start the trackers."""
+    root = run.path / "checkpoints"
+    root.mkdir(exist_ok=True)
+    newest = newest_verified(root)
+    seed_all(config.seed)
+    state.rng = random_state()
+    if newest is not None:
+        restore(state, newest)
+        if state.step:
+            say(f"resuming from {newest}")
+    reached = state.step if newest is not None else -1
+    discard_after(root, reached)
+    run.forget_after(reached, logged=reached - 1 if state.unmeasured else reached)
+    with Trackers.start(config, run.path, step=state.step) as trackers:
+        yield trackers
+
+
+def _attempt(run: RunDir, state: TrainState, function: Callable[[TrainState], Outcome]) -> Outcome:
+    """A step or an evaluation. Where the environment or bad input (a reward that is no number) stops it, a checkpoint
+    of the state before it is written first."""
+    before = _fingerprint(state)
+    # Whatever drew random numbers since (a tracker, a progress bar) must not show in the run.
+    set_random_state(state.rng)
+    try:
+        outcome = function(state)
+    except (EnvironmentStop, InputError):
+        # Before the first step there is nothing to lose. A step function that breaks its contract gets no checkpoint:
+        # the run goes on from the one before.
+        if state.step and _fingerprint(state) == before:
+            write_checkpoint(run, state, on_stop=True)
+        raise
+    state.rng = random_state()
+    return outcome
+
+
+def _fingerprint(state: TrainState) -> tuple[str, list[float]]:
+    """What differs after any change of the state that a step function makes."""
+    # All weights of an optimiser are updated together, so one of them tells.
+    first = (next(iter(optimizer.state.values()), None) for optimizer in state.optimizers.values())
+    return json.dumps(state.plain()), [0.0 if entry is None else float(entry["step"]) for entry in first]
+
+
+def write_checkpoint(run: RunDir, state: TrainState, *, on_stop: bool = False) -> None:
+    """A checkpoint of the last finished step, after the log of all steps up to it is on disk."""
+    run.sync()
+    save_checkpoint(state, run.path / "checkpoints", on_stop=on_stop)
 
 
 def result_checkpoint(run: RunDir, step: int | None = None, *, before: int | None = None) -> Path:
@@ -202,7 +305,7 @@ def result_checkpoint(run: RunDir, step: int | None = None, *, before: int | Non
     Raises EnvironmentStop if it was damaged since it was written: run again, the command does the lost steps again.
     """
     root = run.path / "checkpoints"
-    directory = root / checkpoint_name(step) if step is not None else newest_verified(root, before=before)
+    directory = newest_verified(root, before=before, as_result=True) if step is None else root / checkpoint_name(step)
     problem = "no whole checkpoint is left" if directory is None else verify(directory)
     if directory is None or problem is not None:
         raise EnvironmentStop(f"{directory or root}: {problem}")

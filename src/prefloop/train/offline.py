@@ -18,7 +18,7 @@ from prefloop.data.rows import stream_rows
 from prefloop.data.split import split_of
 from prefloop.data.stream import parse_source
 from prefloop.models.load import max_positions
-from prefloop.types import InputError, PreferencePair
+from prefloop.types import InputError, LabelledResponse, PreferencePair
 
 Record = TypeVar("Record")
 Row = TypeVar("Row")
@@ -130,8 +130,10 @@ def within_length(
     return kept, rows
 
 
-def check_disjoint(train: Sequence[PreferencePair], held_out: Sequence[PreferencePair]) -> None:
+def check_disjoint(
+    train: Sequence[PreferencePair | LabelledResponse], held_out: Sequence[PreferencePair | LabelledResponse]
+) -> None:
     """Say so if held-out prompts occur in training."""
-    shared = {pair.prompt.prompt_id for pair in train} & {pair.prompt.prompt_id for pair in held_out}
+    shared = {row.prompt.prompt_id for row in train} & {row.prompt.prompt_id for row in held_out}
     if shared:
         say(f"warning: {len(shared)} prompts of the held-out pairs are also in the training data")

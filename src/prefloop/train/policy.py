@@ -1,41 +1,42 @@
 """The on-policy loop: sample, score, reward, advantage, update, record. Blind to the algorithm.
 
-Differences from Ziegler et al. 2019: the exact KL over the vocabulary (kl/full) is logged beside the estimate, and a
-hard budget on it can end the run. The first round of a run is checked: the sampler's logprobs must be the trainer's,
-and the KL must be 0 where policy and reference are the same weights.
+Differences from Ziegler et al. 2019: the exact KL over the vocabulary (kl/full) is logged beside the estimate, a hard
+budget on it can end the run, and a run's first round is checked (`checks.py`). The round itself: `rollouts.py`.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prefloop.console import say
 from prefloop.data.read import read_prompts
-from prefloop.functional.advantages import explained_variance, shape_rewards
-from prefloop.functional.batch import Advantages, RolloutBatch
-from prefloop.functional.kl import adapt_kl_coef, k1
-from prefloop.functional.losses import loss_denominator
-from prefloop.functional.masked import masked_mean, zero_outside
-from prefloop.models.batching import TokenBatch, collate, micro_batches
-from prefloop.models.chat import Encoded
-from prefloop.models.forward import compare_to_reference, response_logprobs, token_values
+from prefloop.functional.advantages import explained_variance, importance_weights
+from prefloop.functional.batch import Advantages, LossOutput, RolloutBatch
+from prefloop.functional.kl import adapt_kl_coef
+from prefloop.functional.losses import kl_loss, loss_denominator, ratio_metrics
+from prefloop.models.batching import TokenBatch, micro_batches
+from prefloop.models.forward import logprobs_and_values, response_logprobs, token_values
 from prefloop.models.load import default_device, load_policy, load_reward_model, new_reward_model
-from prefloop.reward.scoring import Response, Scorer, load_scorer
+from prefloop.models.lora import add_adapters, merged
+from prefloop.reward.scorer import Response
+from prefloop.reward.scoring import first_reward_model, load_scorer, reward_inputs
+from prefloop.reward.shaping import rows_in_loss
 from prefloop.reward.user_code import file_of, is_user_code
-from prefloop.rollout.engine import Sampled, sample
+from prefloop.rollout.respond import respond
 from prefloop.rundir import RunDir, resolve_model
 from prefloop.train.algorithms import Algorithm
-from prefloop.train.checkpoint import save_checkpoint
+from prefloop.train.budget import leaves_budget, reaches_an_eighth, remember
+from prefloop.train.checks import check_first_round
 from prefloop.train.config import OptimizerConfig, PolicyConfig
 from prefloop.train.loop import (
     TrainState,
@@ -45,105 +46,152 @@ from prefloop.train.loop import (
     make_optimizer,
     optimizer_step,
     result_checkpoint,
-    rows_of_step,
+    write_checkpoint,
 )
 from prefloop.train.offline import input_files, length_limit, within_length
-from prefloop.types import InputError, Prompt, Rollout, RunResult
-
-BUDGET_WINDOW = 256
-"""The budget is tested on the mean KL of at least this many of the newest responses."""
-SAMPLER_GAP_LIMIT = 1e-4
-"""Largest mean |log p(sampler) - log p(trainer)| of the first round, fp32. A correct one is near 4e-7."""
-START_KL_LIMIT = 1e-5
-"""Largest mean |KL| per token of the first round where policy and reference are the same weights."""
-
-
-@dataclass(frozen=True, eq=False)
-class Round:
-    """One round of rollouts with what is logged about it."""
-
-    batch: RolloutBatch
-    prompts: list[Prompt]
-    texts: list[str]
-    finished: list[bool]
-    full_kl: Tensor
-    """[B] exact sequence KL of each response, in nats."""
-    metrics: dict[str, float]
+from prefloop.train.ptx import Mixture, read_mixture
+from prefloop.train.result import result_of
+from prefloop.train.rollouts import Collector, Players
+from prefloop.types import InputError, Prompt, RunResult
 
 
 class PolicyTrainer:
-    """The fixed parts of one run: models that are not trained, prompts, scorer, algorithm."""
+    """The fixed parts of one run: models, prompts, scorer, algorithm; and the step."""
 
     def __init__(self, config: PolicyConfig, run: RunDir, start: Path, reference_path: Path) -> None:
         self.config, self.run = config, run
         settings: Any = config
         self.algorithm: Algorithm = settings.settings
         device = default_device()
-        self.policy, self.chat = load_policy(start, device=device)
-        self.reference, reference_chat = load_policy(reference_path, field="reference", device=device)
-        if not self.chat.same_tokens(reference_chat):
-            raise InputError("model and reference have different tokenizers", field="reference", path=reference_path)
         self.same_start = start == reference_path
-        self.scorer: Scorer = load_scorer(config.reward, device=device, token_budget=config.token_budget)
-        if config.value is not None and not self.algorithm.needs_values:
+        policy, chat = load_policy(start, device=device)
+        if config.lora is not None:
+            add_adapters(policy, config.lora, base=start, seed=config.seed)
+        reference = policy
+        if config.lora is None or not self.same_start:
+            reference, reference_chat = load_policy(reference_path, field="reference", device=device)
+            if not chat.same_tokens(reference_chat):
+                problem = "model and reference have different tokenizers"
+                raise InputError(problem, field="reference", path=reference_path)
+        scorer = load_scorer(config.reward, device=device, token_budget=config.token_budget, settings=config.scoring)
+        self.players = Players(policy, reference, None, scorer, chat)
+        if config.value is not None and (not self.algorithm.needs_values or self.algorithm.value_on_trunk()):
             raise InputError(f"{config.algorithm} has no value model", field="value", remedy="leave it out")
-        self.value = self._value_model(start, device) if self.algorithm.needs_values else None
-        self.prompts, self.encoded = self._load_prompts()
-        self.checked = False
+        if self.algorithm.num_minibatches > config.prompts_per_step:
+            raise InputError(
+                f"{self.algorithm.num_minibatches} minibatches of {config.prompts_per_step} prompts",
+                field="settings.num_minibatches",
+                remedy="give at most prompts_per_step: the responses to a prompt stay together",
+            )
+        if self.algorithm.needs_values:
+            self.players.value = self._value_model(start, device)
+        self.collector = Collector(config, self.algorithm, self.players, *self._load_prompts(config.prompts))
+        self.mixture = self._mixture() if config.ptx_data else None
+        if config.eval_reward:
+            self.eval_scorer = load_scorer(
+                config.eval_reward,
+                device=device,
+                token_budget=config.token_budget,
+                settings=config.scoring,
+                refuse_idle=False,
+            )
+            self.eval_prompts = self._load_prompts(config.eval_prompts, "eval_prompts")[0]
+        self.checked = self.off_policy = False
 
-    def _value_model(self, start: Path, device: torch.device) -> PreTrainedModel:
+    def _value_model(self, start: Path, device: torch.device) -> PreTrainedModel | nn.Linear:
         config = self.config
-        spec = config.value or config.reward
-        if not is_user_code(spec):
-            directory = resolve_model(spec, "value", output="value")
+        if self.algorithm.value_on_trunk():
+            head = nn.Linear(self.players.policy.config.hidden_size, 1, bias=False, device=device)
+            nn.init.zeros_(head.weight)
+            return head
+        directory = (
+            resolve_model(config.value, "value", output="value") if config.value else first_reward_model(config.reward)
+        )
+        if directory is not None:
             model, chat = load_reward_model(directory, field="value", device=device)
-            if chat.same_tokens(self.chat):
-                return model
+            if chat.same_tokens(self.players.chat):
+                return self._adapted(model, directory)
             if config.value:
                 raise InputError("model and value model have different tokenizers", field="value", path=config.value)
             say("the reward model has another tokenizer: the value model starts from the policy's trunk")
-        return new_reward_model(start, seed=config.seed, device=device)[0]
+        return self._adapted(new_reward_model(start, seed=config.seed, device=device)[0], start)
 
-    def _load_prompts(self) -> tuple[list[Prompt], list[list[int]]]:
+    def _adapted(self, value: PreTrainedModel, base: Path) -> PreTrainedModel:
+        """A value model, with adapters where the policy has some."""
+        if self.config.lora is not None:
+            add_adapters(value, self.config.lora, base=base, seed=self.config.seed)
+        return value
+
+    def _load_prompts(self, sources: tuple[str, ...], field: str = "prompts") -> tuple[list[Prompt], list[list[int]]]:
         config = self.config
-        prompts = read_prompts(config.prompts, skip_bad=config.skip_bad).records
+        prompts = read_prompts(sources, skip_bad=config.skip_bad).records
         if any(prompt.weight != 1 for prompt in prompts):
-            raise InputError("weights have no effect on prompts", field="prompts", remedy="leave them out")
+            raise InputError("weights have no effect on prompts", field=field, remedy="leave them out")
         return within_length(
             prompts,
-            lambda prompt: self.chat.encode_prompt(prompt.messages),
+            lambda prompt: self.players.chat.encode_prompt(prompt.messages),
             len,
             lambda prompt: prompt.place or prompt.prompt_id,
             limit=length_limit(
-                config.max_prompt_length, "max_prompt_length", self.policy, reserved=config.max_new_tokens
+                config.max_prompt_length, "max_prompt_length", self.players.policy, reserved=config.max_new_tokens
             ),
             skip_bad=config.skip_bad,
             what="prompts",
         )
 
+    def _mixture(self) -> Mixture:
+        config, chat = self.config, self.players.chat
+        limit = length_limit(config.max_prompt_length + config.max_new_tokens, "ptx_data", self.players.policy)
+        rows = read_mixture(config.ptx_data, chat, max_length=limit.num_tokens, skip_bad=config.skip_bad)
+        return Mixture(
+            rows, chat, batch_size=config.ptx_batch_size, coef=config.ptx_coef, token_budget=config.token_budget
+        )
+
     def state(self) -> TrainState:
-        """Fresh training state: policy (and value model) with optimisers."""
-        models = {"policy": self.policy}
-        optimizers = {"policy": make_optimizer(self.policy, self.config.optimizer)}
-        if self.value is not None:
-            models["value"] = self.value
-            optimizers["value"] = make_optimizer(self.value, self.config.value_optimizer)
-        return TrainState(models, self.chat, optimizers, kl_coef=self.config.kl_coef)
+        """Fresh training state: policy (and value model) with optimisers, and the copies that move with them."""
+        config, players = self.config, self.players
+        state = TrainState({"policy": players.policy}, players.chat, {}, kl_coef=config.kl_coef)
+        if isinstance(players.value, nn.Linear):
+            state.tensors["value_head"] = {"weight": players.value.weight.data}
+        elif players.value is not None:
+            state.models["value"] = players.value
+            state.optimizers["value"] = make_optimizer(players.value, config.value_optimizer)
+        trained = [players.policy, players.value] if isinstance(players.value, nn.Linear) else [players.policy]
+        state.optimizers["policy"] = make_optimizer(nn.ModuleList(trained), config.optimizer)
+        if config.ema_decay is not None:
+            state.models["ema"] = copy.deepcopy(players.policy)
+        if config.reference_refresh_every is not None:
+            state.models["reference"] = players.reference
+        return state
 
     def step(self, state: TrainState) -> Mapping[str, float] | str:
         """One round, or "kl_budget" if the policy has left the budget."""
         config = self.config
         started = time.perf_counter()
-        rollouts = self.collect(state)
-        self.check_first(rollouts, state)
-        if self.leaves_budget(state, rollouts):
-            return "kl_budget"
-        if state.step == 0:
-            save_checkpoint(state, self.run.path / "checkpoints")
+        rollouts = self.collector.collect(state)
+        if not self.checked:
+            same_start = self.same_start and state.step == 0
+            self.off_policy = check_first_round(self.players, rollouts, config, same_start=same_start)
+            self.checked = True
+        full_kl = rollouts.full_kl.tolist()
+        if config.kl_budget is not None:
+            if leaves_budget(state, full_kl, config.kl_budget):
+                return "kl_budget"
+            # A run resumed from this checkpoint measures this round again, so it must not hold the measurement yet.
+            if reaches_an_eighth(state, full_kl, config.kl_budget):
+                write_checkpoint(self.run, state)
+            remember(state, full_kl)
+            rollouts.metrics["kl/budget_left"] = config.kl_budget - sum(state.recent_kl) / len(state.recent_kl)
         collected = time.perf_counter()
+        metrics = dict(rollouts.metrics)
         advantages = self.algorithm.advantages(rollouts.batch)
-        metrics = rollouts.metrics | self.update(state, rollouts.batch, advantages)
-        self.record(state, rollouts)
+        if self.off_policy:
+            advantages = _weighted(advantages, rollouts.batch)
+        # Baselines take in what the loss leaves out.
+        in_loss = rows_in_loss(torch.tensor(rollouts.finished), config=config.shaping).to(advantages.advantages.device)
+        batch = dataclasses.replace(rollouts.batch, response_mask=rollouts.batch.response_mask & in_loss.unsqueeze(1))
+        metrics |= self.update(state, batch, advantages)
+        self.collector.record(state, rollouts, self.run.path / "rollouts")
         if config.kl_target is not None:
             num_episodes = len(rollouts.texts)
             state.kl_coef = adapt_kl_coef(
@@ -153,271 +201,227 @@ class PolicyTrainer:
                 num_episodes=num_episodes,
                 horizon=config.kl_horizon * num_episodes,
             )
+        self._move_copies(state)
         metrics["time/rollout_seconds"] = collected - started
         metrics["time/update_seconds"] = time.perf_counter() - collected
         return metrics
 
-    def collect(self, state: TrainState) -> Round:
-        """Sample a response to each prompt of this step, score it, compare it to the reference, shape rewards."""
-        config, chat = self.config, self.chat
-        index = rows_of_step(
-            state.step, num_rows=len(self.prompts), batch_size=config.prompts_per_step, seed=config.seed
-        )
-        index = [row for row in index for _ in range(self.algorithm.group_size)]
-        prompts, encoded = [self.prompts[row] for row in index], [self.encoded[row] for row in index]
-        sampled = sample(
-            self.policy,
-            encoded,
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            stop_ids=chat.stop_ids,
-            pad_id=chat.pad_id,
-            seed=config.seed * 1_000_003 + state.step,
-        )
-        texts = [chat.decode(row.ids) for row in sampled]
-        finished = [row.finish_reason == "stop" for row in sampled]
-        raw = self.scorer.score(prompts, [Response(text, done) for text, done in zip(texts, finished, strict=True)])
-        scores = torch.tensor(raw, device=self.policy.device).clamp(-config.score_clip, config.score_clip)
-        if config.truncated_score is not None:
-            scores[~torch.tensor(finished, device=scores.device)] = config.truncated_score
-        rows = [
-            Encoded(prompt + row.ids, [False] * len(prompt) + [True] * len(row.ids))
-            for prompt, row in zip(encoded, sampled, strict=True)
-        ]
-        tokens = collate(rows, pad_id=chat.pad_id, device=self.policy.device)
-        return self._assemble(state, prompts, texts, finished, sampled, tokens, scores, raw)
-
-    def _assemble(
-        self,
-        state: TrainState,
-        prompts: list[Prompt],
-        texts: list[str],
-        finished: list[bool],
-        sampled: Sequence[Sampled],
-        tokens: TokenBatch,
-        scores: Tensor,
-        raw: list[float],
-    ) -> Round:
-        config, mask = self.config, tokens.response_mask
-        drawn = torch.zeros(mask.shape, device=mask.device)
-        drawn[mask] = torch.tensor([value for row in sampled for value in row.logprobs], device=mask.device)
-        old, reference, full, entropies, values = self._passes(tokens)
-        estimate = k1(old, reference)
-        group = torch.arange(len(texts), device=mask.device) // self.algorithm.group_size
-        batch = RolloutBatch(
-            input_ids=tokens.input_ids,
-            lengths=tokens.lengths,
-            response_mask=mask,
-            sampler_logprobs=drawn,
-            old_logprobs=old,
-            ref_logprobs=reference,
-            scores=scores,
-            rewards=shape_rewards(scores, estimate, mask, kl_coef=state.kl_coef),
-            group=group,
-            values=values,
-        )
-        raw_scores = torch.tensor(raw)
-        metrics = {
-            "score/mean": float(raw_scores.mean()),
-            "score/std": float(raw_scores.std(correction=0)),
-            "score/clipped_fraction": float((raw_scores.abs() > config.score_clip).float().mean()),
-            "reward/mean": float(batch.rewards.sum(1).mean()),
-            "kl/sequence": float(estimate.sum(1).mean()),
-            "kl/token": float(masked_mean(estimate, mask)),
-            "kl/full": float(full.sum(1).mean()),
-            "kl/coef": state.kl_coef,
-            "policy/entropy": float(masked_mean(entropies, mask)),
-            "policy/sampler_gap": float(masked_mean((drawn - old).abs(), mask)),
-            "response/length": float(mask.sum(1).float().mean()),
-            "response/truncated_fraction": 1 - sum(finished) / len(finished),
-            "tokens/generated": float(mask.sum()),
-        }
-        return Round(batch, prompts, texts, finished, full.sum(1), metrics)
-
     @torch.no_grad()
-    def _passes(self, tokens: TokenBatch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """Policy and reference logprobs, exact KL, entropy and values, each [B, T], in micro-batches."""
-        columns = [torch.zeros(tokens.response_mask.shape, device=tokens.input_ids.device) for _ in range(5)]
-        for members in micro_batches(tokens.lengths.tolist(), token_budget=self.config.token_budget):
-            index = torch.tensor(members, device=tokens.input_ids.device)
-            part = tokens.rows(index)
-            found = list(compare_to_reference(self.policy, self.reference, part, temperature=self.config.temperature))
-            if self.value is not None:
-                found.append(token_values(self.value, part))
-            for column, values in zip(columns, found, strict=False):
-                column[index, : values.shape[1]] = values
-        old, reference, full, entropies, values = columns
-        return old, reference, full, entropies, values if self.value is not None else None
-
-    def check_first(self, rollouts: Round, state: TrainState) -> None:
-        """Stop a run whose sampler and trainer disagree, or whose KL does not start at 0."""
-        if self.checked:
-            return
-        self.checked = True
-        gap = rollouts.metrics["policy/sampler_gap"]
-        if gap > SAMPLER_GAP_LIMIT:
-            raise InputError(
-                f"start-up check: sampler and trainer logprobs differ by {gap:.2g} per token "
-                f"(limit {SAMPLER_GAP_LIMIT:.0e})",
-                field="model",
-                remedy="likely a model whose cached forward differs from its full one, or dropout left on",
-            )
-        kl = float(
-            masked_mean((rollouts.batch.old_logprobs - rollouts.batch.ref_logprobs).abs(), rollouts.batch.response_mask)
-        )
-        if self.same_start and state.step == 0 and kl > START_KL_LIMIT:
-            raise InputError(
-                f"start-up check: the KL to the reference starts at {kl:.2g} per token, not 0",
-                field="reference",
-                remedy="likely dropout left on, or weights that were not loaded",
-            )
-
-    def leaves_budget(self, state: TrainState, rollouts: Round) -> bool:
-        """Test the running mean against the budget, if there is one; a checkpoint at each eighth of it.
-
-        Raises InputError if the policy is outside before its first update.
-        """
-        budget, full_kl = self.config.kl_budget, rollouts.full_kl.tolist()
-        if budget is None:
-            return False
-        recent_kl = (state.recent_kl + full_kl)[-max(BUDGET_WINDOW, len(full_kl)) :]
-        measured = max(sum(recent_kl) / len(recent_kl), sum(full_kl) / len(full_kl))
-        if measured > budget and state.step == 0:
-            raise InputError(
-                f"the policy starts {measured:.3g} nats per response from the reference, outside the budget",
-                field="kl_budget",
-                remedy="raise it, or give a reference that is nearer",
-            )
-        if measured > budget:
-            say(
-                f"KL {measured:.2f} is past the budget of {budget:g} nats: stopping at the last checkpoint inside it "
-                "(a new run with a larger --kl-budget, or none, goes further)"
-            )
-            return True
-        # A run resumed from this checkpoint measures this round again, so it must not hold the measurement yet.
-        if int(8 * measured / budget) > state.budget_eighth:
-            state.budget_eighth = int(8 * measured / budget)
-            save_checkpoint(state, self.run.path / "checkpoints")
-        state.recent_kl = recent_kl
-        return False
+    def _move_copies(self, state: TrainState) -> None:
+        """After an update: the moving average follows the policy, and a refreshed reference becomes it."""
+        config, weights = self.config, list(self.players.policy.parameters())
+        if config.ema_decay is not None:
+            for average, weight in zip(state.models["ema"].parameters(), weights, strict=True):
+                average.lerp_(weight, 1 - config.ema_decay)
+        if config.reference_refresh_every is not None and (state.step + 1) % config.reference_refresh_every == 0:
+            for kept, weight in zip(self.players.reference.parameters(), weights, strict=True):
+                kept.copy_(weight)
 
     def update(self, state: TrainState, batch: RolloutBatch, advantages: Advantages) -> dict[str, float]:
         """Epochs of optimiser steps on one round. Losses divide by the whole optimiser step's denominator."""
-        algorithm, size = self.algorithm, len(batch.scores)
-        num_groups = size // algorithm.group_size
-        num_minibatches = min(algorithm.num_minibatches, num_groups)
+        algorithm = self.algorithm
         total: dict[str, Tensor] = {}
-        norms: dict[str, float] = {}
-        for epoch in range(algorithm.num_epochs):
-            shuffle = torch.Generator().manual_seed((self.config.seed * 1_000_003 + state.step) * 101 + epoch)
-            for groups in torch.randperm(num_groups, generator=shuffle).tensor_split(num_minibatches):
-                offsets = torch.arange(algorithm.group_size)
-                index = (groups[:, None] * algorithm.group_size + offsets).flatten().to(batch.scores.device)
-                part, part_advantages = select(batch, index), select(advantages, index)
-                metrics = self._minibatch(part, part_advantages)
-                for name, optimizer in state.optimizers.items():
-                    field = "optimizer" if name == "policy" else "value_optimizer"
-                    settings: OptimizerConfig = getattr(self.config, field)
-                    norm, rate = optimizer_step(
-                        optimizer, settings, step=state.step, num_steps=self.config.num_steps, field=field
-                    )
-                    norms[f"{name}/grad_norm"], norms[f"{name}/lr"] = norm, rate
-                add_metrics(total, metrics)
-        num_updates = algorithm.num_epochs * num_minibatches
-        found = {name: float(value) / (1 if name.endswith("_max") else num_updates) for name, value in total.items()}
+        last: dict[str, float] = {}
+        num_updates = 0
+        for part, part_advantages in self._minibatches(state.step, batch, advantages):
+            metrics = self._backward(state, part, part_advantages)
+            if algorithm.ends_update(float(metrics["policy/approx_kl"])):
+                for optimizer in state.optimizers.values():
+                    optimizer.zero_grad(set_to_none=True)
+                break
+            if self.mixture is not None and algorithm.trains_policy(state.step):
+                place = state.step * algorithm.num_epochs * algorithm.num_minibatches + num_updates
+                nll = self.mixture.backward(self.players.policy, update=place, seed=self.config.seed)
+                metrics["ptx/loss"] = torch.tensor(nll)
+            add_metrics(total, metrics)
+            num_updates += 1
+            last |= self._optimizer_steps(state)
+        found = {
+            name: float(value) / (1 if name.endswith("_max") else max(1, num_updates)) for name, value in total.items()
+        }
+        found["policy/num_updates"] = num_updates
         found["value/explained_variance"] = 0.0
         if advantages.returns is not None and batch.values is not None:
             explained = explained_variance(batch.values, advantages.returns, batch.response_mask)
             found["value/explained_variance"] = float(explained)
-        return found | norms
+        return found | last
 
-    def _minibatch(self, batch: RolloutBatch, advantages: Advantages) -> dict[str, Tensor]:
-        """Backward over one optimiser step's rows, in micro-batches."""
+    def _minibatches(
+        self, step: int, batch: RolloutBatch, advantages: Advantages
+    ) -> Iterator[tuple[RolloutBatch, Advantages]]:
+        """The rows of each optimiser step: every epoch deals the groups anew; a group is never split."""
         algorithm = self.algorithm
-        mask = batch.response_mask
-        denominator = loss_denominator(
-            mask, reduction=algorithm.reduction, max_length=1 if algorithm.reduction == "constant" else None
-        )
-        token_denominator = loss_denominator(mask, reduction="token")
+        num_groups = len(batch.scores) // algorithm.group_size
+        offsets = torch.arange(algorithm.group_size)
+        for epoch in range(algorithm.num_epochs):
+            shuffle = torch.Generator().manual_seed((self.config.seed * 1_000_003 + step) * 101 + epoch)
+            order = torch.randperm(num_groups, generator=shuffle)
+            for groups in order.tensor_split(min(algorithm.num_minibatches, num_groups)):
+                index = (groups[:, None] * algorithm.group_size + offsets).flatten().to(batch.scores.device)
+                yield select(batch, index), select(advantages, index)
+
+    def _optimizer_steps(self, state: TrainState) -> dict[str, float]:
+        """Step every optimiser that has gradients; gradient norms and learning rates."""
+        found: dict[str, float] = {}
+        for name, optimizer in state.optimizers.items():
+            if all(weight.grad is None for group in optimizer.param_groups for weight in group["params"]):
+                continue
+            field = "value_optimizer" if name == "value" else "optimizer"
+            settings: OptimizerConfig = getattr(self.config, field)
+            norm, rate = optimizer_step(
+                optimizer, settings, step=state.step, num_steps=self.config.num_steps, field=field
+            )
+            found[f"{name}/grad_norm"], found[f"{name}/lr"] = norm, rate
+        return found
+
+    def _backward(self, state: TrainState, batch: RolloutBatch, advantages: Advantages) -> dict[str, Tensor]:
+        """Backward over one optimiser step's rows, in micro-batches."""
+        config, algorithm, mask = self.config, self.algorithm, batch.response_mask
+        denominator = loss_denominator(mask, reduction=algorithm.loss_reduction, max_length=config.max_new_tokens)
+        num_tokens = loss_denominator(mask, reduction="token")
         total: dict[str, Tensor] = {}
-        for members in micro_batches(batch.lengths.tolist(), token_budget=self.config.token_budget):
+        for members in micro_batches(
+            batch.lengths.tolist(),
+            token_budget=config.token_budget,
+            multiple=algorithm.group_size if algorithm.keeps_groups else 1,
+        ):
             index = torch.tensor(members, device=mask.device)
-            part, part_advantages = select(batch, index), select(advantages, index)
-            tokens = TokenBatch(part.input_ids, part.lengths, part.response_mask)
-            logprobs = response_logprobs(self.policy, tokens, temperature=self.config.temperature)
-            output = algorithm.policy_loss(logprobs, part, part_advantages.advantages, denominator=denominator)
-            output.loss.backward()
-            largest = zero_outside((logprobs.detach() - part.old_logprobs).exp(), part.response_mask).amax()
-            clipped = torch.zeros_like(largest)
-            add_metrics(total, {"policy/ratio_max": largest, "policy/clip_fraction": clipped, **output.metrics})
-            if self.value is not None:
+            width = int(batch.lengths[index].max())
+            part, part_advantages = (select(record, index, width=width) for record in (batch, advantages))
+            logprobs, values = self._forward(state.step, part)
+            outputs = self._policy_losses(state, logprobs, part, part_advantages, denominator)
+            weights = [1.0, state.kl_coef][: len(outputs)]
+            if values is not None:
                 assert part_advantages.returns is not None
-                values = token_values(self.value, tokens)
-                output = algorithm.value_loss(values, part, part_advantages.returns, denominator=token_denominator)
-                output.loss.backward()
-                add_metrics(total, output.metrics)
+                outputs.append(algorithm.value_loss(values, part, part_advantages.returns, denominator=num_tokens))
+                weights.append(algorithm.value_on_trunk() or 1.0)
+            losses = [weight * output.loss for weight, output in zip(weights, outputs, strict=True)]
+            torch.autograd.backward([loss for loss in losses if loss.requires_grad])
+            largest, token_sums = ratio_metrics(logprobs.detach(), part.old_logprobs, part.response_mask)
+            token_sums["policy/clip_fraction"] = torch.zeros_like(largest)
+            metrics = {"policy/ratio_max": largest}
+            for output in outputs:
+                metrics |= output.metrics
+                token_sums |= output.token_sums
+            metrics |= {name: value / num_tokens.clamp(min=1) for name, value in token_sums.items()}
+            add_metrics(total, metrics)
         return total
 
-    def record(self, state: TrainState, rollouts: Round) -> None:
-        """Append the first responses of the round to rollouts/rollouts.jsonl."""
-        directory = self.run.path / "rollouts"
-        directory.mkdir(exist_ok=True)
-        kl = (rollouts.batch.old_logprobs - rollouts.batch.ref_logprobs).sum(1).tolist()
-        scores = rollouts.batch.scores.tolist()
-        with (directory / "rollouts.jsonl").open("a", encoding="utf-8") as file:
-            for row in range(min(self.config.save_rollouts, len(rollouts.texts))):
-                prompt = rollouts.prompts[row]
-                record = Rollout(
-                    rollout_id=f"{state.step:06d}-{row:04d}",
-                    prompt_id=prompt.prompt_id,
-                    prompt=prompt.messages[-1].content,
-                    group=int(rollouts.batch.group[row]),
-                    response=rollouts.texts[row],
-                    score=scores[row],
-                    score_spread=None,
-                    kl=kl[row],
-                    finish_reason="stop" if rollouts.finished[row] else "length",
-                    policy_version=f"step-{state.step:06d}",
-                    reward_version=self.scorer.version,
-                    step=state.step + 1,
+    def _policy_losses(
+        self, state: TrainState, logprobs: Tensor, part: RolloutBatch, advantages: Advantages, denominator: Tensor
+    ) -> list[LossOutput]:
+        """The algorithm's loss of a micro-batch, and the KL loss where the penalty is one."""
+        config, algorithm = self.config, self.algorithm
+        if not algorithm.trains_policy(state.step):
+            logprobs = logprobs.detach()
+        outputs = [algorithm.policy_loss(logprobs, part, advantages.advantages, denominator=denominator)]
+        if config.kl_penalty != "reward":
+            outputs.append(
+                kl_loss(
+                    logprobs,
+                    part.old_logprobs,
+                    part.ref_logprobs,
+                    part.response_mask,
+                    estimator="k2" if config.kl_penalty == "loss_k2" else "k3",
+                    denominator=denominator,
+                    reduction=algorithm.loss_reduction,
                 )
-                file.write(json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n")
+            )
+        return outputs
+
+    def _forward(self, step: int, part: RolloutBatch) -> tuple[Tensor, Tensor | None]:
+        """Logprobs of a micro-batch, and values if there is a value model, [B, T] each."""
+        players, temperature = self.players, self.config.temperature
+        tokens = TokenBatch(part.input_ids, part.lengths, part.response_mask)
+        if isinstance(players.value, nn.Linear):
+            trains = self.algorithm.trains_policy(step)
+            return logprobs_and_values(
+                players.policy, players.value, tokens, temperature=temperature, trains_trunk=trains
+            )
+        logprobs = response_logprobs(players.policy, tokens, temperature=temperature)
+        return logprobs, None if players.value is None else token_values(players.value, tokens)
+
+    @torch.no_grad()
+    def evaluate(self, state: TrainState) -> Mapping[str, float]:
+        """Mean held-out score of fresh responses to the evaluation prompts."""
+        players, config = self.players, self.config
+        with merged(players.policy):
+            responses = respond(
+                players.policy,
+                players.chat,
+                self.eval_prompts,
+                max_new_tokens=config.max_new_tokens,
+                temperature=config.temperature,
+                seed=config.seed,
+            )
+        answers = [Response(each.text, each.finish_reason == "stop") for each in responses]
+        return {"score": fmean(self.eval_scorer.score(self.eval_prompts, answers))}
 
 
-def select(record: Any, index: Tensor) -> Any:
-    """The rows `index` of a record of tensors."""
+def _weighted(advantages: Advantages, batch: RolloutBatch) -> Advantages:
+    """Advantages with importance weights for what the sampler's probabilities are off the trainer's."""
+    weights = importance_weights(batch.old_logprobs, batch.sampler_logprobs, batch.response_mask)
+    return dataclasses.replace(advantages, advantages=weights * advantages.advantages)
+
+
+def select(record: Any, index: Tensor, *, width: int | None = None) -> Any:
+    """The rows `index` of a record of tensors [B] and [B, T], the latter cut to `width`."""
     columns = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-    return type(record)(**{name: None if value is None else value[index] for name, value in columns.items()})
+    rows = {name: None if value is None else value[index] for name, value in columns.items()}
+    return type(record)(**{name: x[:, :width] if x is not None and x.ndim == 2 else x for name, x in rows.items()})
 
 
-def _model_or_file(spec: str, field: str) -> Path:
-    """What is hashed as an input: the user's Python file, or the model's directory."""
-    return file_of(spec) if is_user_code(spec) else resolve_model(spec, field)
+def _inputs(config: PolicyConfig, start: Path, reference: Path) -> dict[str, Path]:
+    """Everything that a run reads, by the names that it is recorded under."""
+    inputs = {"model": start, "reference": reference, **reward_inputs(config.reward)}
+    if config.value is not None:
+        inputs["value"] = resolve_model(config.value, "value", output="value")
+    if config.eval_reward:
+        inputs |= reward_inputs(config.eval_reward, "eval_reward")
+    if is_user_code(config.algorithm):
+        inputs["algorithm"] = file_of(config.algorithm)
+    for field in ("prompts", "eval_prompts", "ptx_data"):
+        inputs |= input_files(field, getattr(config, field))
+    return inputs
 
 
 def train(config: PolicyConfig) -> RunResult:
     """Run (or resume) on-policy optimisation. Raises InputError for what is wrong with the input."""
     start = resolve_model(config.model, "model")
     reference = resolve_model(config.reference, "reference") if config.reference else start
-    inputs = {"model": start, "reference": reference, "reward": _model_or_file(config.reward, "reward")}
-    if config.value is not None:
-        inputs["value"] = resolve_model(config.value, "value", output="value")
-    if is_user_code(config.algorithm):
-        inputs["algorithm"] = _model_or_file(config.algorithm, "algorithm")
-    with RunDir("train policy", config, inputs | input_files("prompts", config.prompts)) as run:
+    with RunDir("train policy", config, _inputs(config, start, reference)) as run:
         if (finished := run.finished) is not None:
             return finished
         trainer = PolicyTrainer(config, run, start, reference)
         state = trainer.state()
-        stopped = fit(run, config, state, trainer.step, num_steps=config.num_steps)
+        stopped = fit(
+            run,
+            config,
+            state,
+            trainer.step,
+            num_steps=config.num_steps,
+            evaluate=trainer.evaluate if config.eval_reward else None,
+            eval_every=config.eval_every,
+            patience=config.patience,
+            best_metric="score",
+            higher_is_better=True,
+        )
         # The last update's policy is what comes out of the run, so it is measured too.
-        if stopped == "done" and config.kl_budget is not None and trainer.leaves_budget(state, trainer.collect(state)):
-            stopped = "kl_budget"
-        chosen = result_checkpoint(run, before=state.step if stopped == "kl_budget" else None)
-        outputs = {"model": str(chosen / "policy")} | ({"value": str(chosen / "value")} if trainer.value else {})
+        if stopped != "kl_budget" and config.kl_budget is not None:
+            full_kl = trainer.collector.collect(state).full_kl.tolist()
+            stopped = "kl_budget" if leaves_budget(state, full_kl, config.kl_budget) else stopped
+        chosen = _result(run, state, stopped)
         return run.finish(
             stopped=stopped,
             metrics=last_metrics(run),
-            outputs=outputs,
+            outputs=result_of(state, run.path, chosen),
             next_command=f"prefloop report {run.quoted}",
         )
+
+
+def _result(run: RunDir, state: TrainState, stopped: str) -> Path:
+    """The checkpoint that is the result: the best by held-out evaluation, else the newest; always inside the budget."""
+    before = state.step if stopped == "kl_budget" else None
+    if state.best_value is not None and (before is None or state.best_step < before):
+        return result_checkpoint(run, state.best_step)
+    return result_checkpoint(run, before=before)

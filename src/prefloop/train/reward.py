@@ -7,7 +7,6 @@ training pairs' responses are kept in the model's config, for those who want nor
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping
 from statistics import fmean, stdev
 
@@ -16,11 +15,13 @@ from torch import Tensor
 
 from prefloop.functional.losses import bradley_terry_loss
 from prefloop.models.forward import sequence_scores
-from prefloop.models.load import new_reward_model, save_model
+from prefloop.models.load import new_reward_model
+from prefloop.models.lora import add_adapters
 from prefloop.rundir import RunDir, resolve_model
 from prefloop.statistics.calibration import log_loss
 from prefloop.statistics.pairwise import accuracy_with_ties
 from prefloop.train.checkpoint import restore
+from prefloop.train.checks import NUM_ROWS, check_scored_rows
 from prefloop.train.config import RewardConfig
 from prefloop.train.loop import (
     TrainState,
@@ -34,6 +35,7 @@ from prefloop.train.loop import (
 )
 from prefloop.train.offline import input_files, pair_files, shell_words
 from prefloop.train.pairs import encode_pairs, load_pairs, pair_scores, paired_batches
+from prefloop.train.result import save_result
 from prefloop.types import RunResult
 
 NORMALISED_ON = 512
@@ -49,9 +51,12 @@ def train(config: RewardConfig) -> RunResult:
             return finished
         pairs, held_out = load_pairs(config)
         model, chat = new_reward_model(start, seed=config.seed)
+        if config.lora is not None:
+            add_adapters(model, config.lora, base=start, seed=config.seed)
         pairs, rows = encode_pairs(config, model, chat, pairs)
         # A share of the prompts may hold long rows only; files named for evaluation must not.
         eval_rows = encode_pairs(config, model, chat, held_out, may_be_none=not config.eval_data)[1]
+        check_scored_rows(model, chat, [side for row in rows[:NUM_ROWS] for side in row])
         weights = torch.tensor([pair.weight for pair in pairs], device=model.device)
         state = TrainState({"reward": model}, chat, {"reward": make_optimizer(model, config.optimizer)})
         num_steps = math.ceil(len(rows) / config.batch_size) * config.num_epochs
@@ -94,13 +99,11 @@ def train(config: RewardConfig) -> RunResult:
         chosen, rejected = pair_scores(model, chat, rows[:NORMALISED_ON], token_budget=config.token_budget)
         scores = chosen + rejected
         model.config.reward_mean, model.config.reward_std = fmean(scores), max(stdev(scores), 1e-6)
-        shutil.rmtree(run.path / "model", ignore_errors=True)
-        save_model(model, chat, run.path / "model")
         held_out_file = next(iter(pair_files(config.eval_data)), "held-out.jsonl")
         return run.finish(
             stopped=stopped,
             metrics=last_metrics(run),
-            outputs={"model": "model"},
+            outputs=save_result(state, run.path),
             next_command=shell_words(
                 *("prefloop", "reward", "eval", str(run.path), held_out_file), skip_bad=config.skip_bad
             ),

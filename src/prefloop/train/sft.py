@@ -19,7 +19,9 @@ from prefloop.models.batching import collate, micro_batches
 from prefloop.models.chat import Chat, Encoded, train_chat
 from prefloop.models.forward import response_logprobs
 from prefloop.models.load import load_policy, new_policy
+from prefloop.models.lora import add_adapters
 from prefloop.rundir import RunDir, resolve_model
+from prefloop.train.checks import check_rows
 from prefloop.train.config import SFTConfig
 from prefloop.train.loop import (
     TrainState,
@@ -31,13 +33,22 @@ from prefloop.train.loop import (
     result_checkpoint,
     rows_of_step,
 )
-from prefloop.train.offline import hold_out, input_files, length_limit, pair_files, shell_words, within_length
+from prefloop.train.offline import (
+    LengthLimit,
+    hold_out,
+    input_files,
+    length_limit,
+    pair_files,
+    shell_words,
+    within_length,
+)
+from prefloop.train.result import result_of
 from prefloop.types import Demonstration, RunResult
 
 
 def train(config: SFTConfig) -> RunResult:
     """Run (or resume) supervised fine-tuning. Raises InputError for what is wrong with the input."""
-    start = resolve_model(config.model, "model") if config.model else None
+    start = resolve_model(config.model, "model") if config.model is not None else None
     inputs = input_files("data", config.data) | input_files("eval_data", config.eval_data)
     with RunDir("train sft", config, inputs | ({"model": start} if start else {})) as run:
         if (finished := run.finished) is not None:
@@ -50,9 +61,12 @@ def train(config: SFTConfig) -> RunResult:
                 demonstrations, conversation_key, eval_fraction=config.eval_fraction, seed=config.seed
             )
         model, chat = _start(config, start, demonstrations)
+        if config.lora is not None and start is not None:
+            add_adapters(model, config.lora, base=start, seed=config.seed)
         demonstrations, rows = _encode(config, model, chat, demonstrations)
         # A share of the prompts may hold long rows only; files named for evaluation must not.
         eval_rows = _encode(config, model, chat, held_out, may_be_none=not config.eval_data)[1]
+        check_rows(model, chat, rows)
         weights = torch.tensor([row.weight for row in demonstrations], device=model.device)
         state = TrainState({"policy": model}, chat, {"policy": make_optimizer(model, config.optimizer)})
         per_epoch = math.ceil(len(rows) / config.batch_size)
@@ -87,7 +101,7 @@ def train(config: SFTConfig) -> RunResult:
         return run.finish(
             stopped=stopped,
             metrics=last_metrics(run),
-            outputs={"model": str(chosen / "policy")},
+            outputs=result_of(state, run.path, chosen),
             next_command=shell_words(
                 *("prefloop", "train", "reward", "--model", str(run.path), "--data", *pairs), skip_bad=config.skip_bad
             ),
@@ -112,12 +126,15 @@ def _encode(
     *,
     may_be_none: bool = False,
 ) -> tuple[list[Demonstration], list[Encoded]]:
+    limit = length_limit(config.max_length, "max_length", model)
+    if config.model is None and limit.field == "model":
+        limit = LengthLimit(limit.num_tokens, "scratch.max_position", "raise it")
     return within_length(
         demonstrations,
         lambda row: chat.encode((*row.prompt, *row.completion), num_context=len(row.prompt)),
         lambda row: len(row.ids),
         lambda row: row.place or row.demonstration_id,
-        limit=length_limit(config.max_length, "max_length", model),
+        limit=limit,
         skip_bad=config.skip_bad,
         what="demonstrations",
         may_be_none=may_be_none,

@@ -1,0 +1,219 @@
+"""A minimal decoder for the shapes of FAMILIES: the weights of a transformers model, with less work around them.
+
+`hidden_at` is the training forward. Linear layers run on the stream of real tokens only, attention on padded rows, so a
+row's padding costs next to nothing; every weight stays where transformers has it, and adapters beside layers work.
+`InferenceWeights` is a copy for sampling, with joined matrices and no gradient; it is made anew for each round.
+
+Left out: sliding windows, rotary scalings that depend on the length, dropout. Models that need them take transformers'
+own forward (`unsupported` says why).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from prefloop.models.lora import linear_of
+
+
+@dataclass(frozen=True)
+class Family:
+    """What sets a family apart. All have RMSNorm before each block, rotary positions, and a gated MLP with SiLU."""
+
+    norms_heads: bool
+    """Whether queries and keys are normalised head by head before they are rotated."""
+
+
+FAMILIES: Mapping[str, Family] = {
+    "llama": Family(norms_heads=False),
+    "qwen2": Family(norms_heads=False),
+    "qwen3": Family(norms_heads=True),
+}
+"""By `model_type`. Biases, tied embeddings and grouped queries are read off the model itself."""
+
+FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
+"""Kinds of rotary scaling whose frequencies do not depend on the length of a row."""
+
+
+def unsupported(model: PreTrainedModel) -> str | None:
+    """Why the minimal decoder does not serve a model, or None if it does."""
+    config: Any = model.config
+    if config.model_type not in FAMILIES:
+        return f"there is no minimal decoder for {config.model_type}"
+    if config.hidden_act != "silu":
+        return f"its activation is {config.hidden_act}"
+    if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
+        return "it has sliding windows"
+    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    return None if kind in FIXED_ROTATIONS else f"its rotary scaling is {kind}"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Numbers that every pass needs."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_width: int
+    eps: float
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Shape:
+        """The shape of a supported model."""
+        config: Any = model.config
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return cls(config.num_attention_heads, config.num_key_value_heads, width, config.rms_norm_eps)
+
+
+def _layers(model: PreTrainedModel) -> list[Any]:
+    return list(model.base_model.get_submodule("layers"))  # type: ignore[call-overload]
+
+
+def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return F.rms_norm(x, (x.shape[-1],), weight, eps)
+
+
+def rotations(model: PreTrainedModel, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and sin of the rotary angles at `positions` [N], each [N, head_width]."""
+    rotary: Any = model.base_model.get_submodule("rotary_emb")
+    angles = positions[:, None].float() * rotary.inv_freq.float()
+    angles = torch.cat([angles, angles], dim=-1)
+    return (angles.cos() * rotary.attention_scaling).to(dtype), (angles.sin() * rotary.attention_scaling).to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021) on [..., head_width], its first half paired with its second."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def hidden_at(model: PreTrainedModel, input_ids: Tensor, lengths: Tensor, where: Tensor) -> Tensor:
+    """[M, d] last hidden states at the M True positions of `where` [B, T], in row-major order. Differentiable.
+
+    `input_ids` [B, T] right-padded, `lengths` [B]; `where` is True at real tokens only.
+    """
+    shape, family = Shape.of(model), FAMILIES[model.config.model_type]
+    size, width = input_ids.shape
+    columns = torch.arange(width, device=input_ids.device)
+    real = columns < lengths[:, None]
+    is_padded = not bool(real.all())
+    flat = real.flatten().nonzero().squeeze(-1)
+    x: Tensor = model.get_input_embeddings()(input_ids[real] if is_padded else input_ids.flatten())
+    cos, sin = (part.unsqueeze(1) for part in rotations(model, columns.expand(size, width)[real], x.dtype))
+
+    def in_rows(stream: Tensor) -> Tensor:
+        """[N, heads, head_width] as [B, heads, T, head_width], 0 at padding."""
+        if is_padded:
+            stream = stream.new_zeros(size * width, *stream.shape[1:]).index_copy(0, flat, stream)
+        return stream.view(size, width, *stream.shape[1:]).transpose(1, 2)
+
+    for layer in _layers(model):
+        attention = layer.self_attn
+        h = _norm(x, layer.input_layernorm.weight, shape.eps)
+        q = attention.q_proj(h).view(-1, shape.num_heads, shape.head_width)
+        k = attention.k_proj(h).view(-1, shape.num_kv_heads, shape.head_width)
+        v = attention.v_proj(h).view(-1, shape.num_kv_heads, shape.head_width)
+        if family.norms_heads:
+            q = _norm(q, attention.q_norm.weight, shape.eps)
+            k = _norm(k, attention.k_norm.weight, shape.eps)
+        mixed = F.scaled_dot_product_attention(
+            in_rows(rotate(q, cos, sin)),
+            in_rows(rotate(k, cos, sin)),
+            in_rows(v),
+            is_causal=True,
+            enable_gqa=shape.num_kv_heads != shape.num_heads,
+        )
+        mixed = mixed.transpose(1, 2).reshape(size * width, -1)
+        x = x + attention.o_proj(mixed[flat] if is_padded else mixed)
+        h = _norm(x, layer.post_attention_layernorm.weight, shape.eps)
+        x = x + layer.mlp.down_proj(F.silu(layer.mlp.gate_proj(h)) * layer.mlp.up_proj(h))
+    places = (real.flatten().cumsum(0) - 1).view(size, width)[where]
+    return _norm(x[places], model.base_model.get_submodule("norm").get_parameter("weight"), shape.eps)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """Weights of one layer, joined where the input is the same."""
+
+    norm: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    out: Tensor
+    out_bias: Tensor | None
+    mlp_norm: Tensor
+    gate_up: Tensor
+    gate_up_bias: Tensor | None
+    down: Tensor
+    down_bias: Tensor | None
+
+
+def _joined(modules: list[nn.Linear], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    weight = torch.cat([module.weight.detach() for module in modules]).to(dtype)
+    biases = [module.bias for module in modules]
+    return weight, None if biases[0] is None else torch.cat([bias.detach() for bias in biases]).to(dtype)
+
+
+class InferenceWeights:
+    """A supported model's weights as sampling wants them: joined, without gradients, in one precision.
+
+    Of a model with adapters it is made inside `lora.merged`.
+    """
+
+    def __init__(self, model: PreTrainedModel, dtype: torch.dtype = torch.float32) -> None:
+        self.shape, self.family = Shape.of(model), FAMILIES[model.config.model_type]
+        self.dtype, self.device = dtype, model.device
+        self.embedding = model.get_input_embeddings().get_parameter("weight").detach().to(dtype)
+        self.norm = model.base_model.get_submodule("norm").get_parameter("weight").detach().to(dtype)
+        head = linear_of(model.get_output_embeddings())
+        self.head, self.head_bias = _joined([head], dtype)
+        self.layers = [self._layer(layer) for layer in _layers(model)]
+        self._model = model
+
+    def _layer(self, layer: Any) -> _Layer:
+        attention, mlp, dtype = layer.self_attn, layer.mlp, self.dtype
+        qkv = _joined([linear_of(attention.q_proj), linear_of(attention.k_proj), linear_of(attention.v_proj)], dtype)
+        gate_up = _joined([linear_of(mlp.gate_proj), linear_of(mlp.up_proj)], dtype)
+        norms = self.family.norms_heads
+        return _Layer(
+            layer.input_layernorm.weight.detach().to(dtype),
+            *qkv,
+            attention.q_norm.weight.detach().to(dtype) if norms else None,
+            attention.k_norm.weight.detach().to(dtype) if norms else None,
+            *_joined([linear_of(attention.o_proj)], dtype),
+            layer.post_attention_layernorm.weight.detach().to(dtype),
+            *gate_up,
+            *_joined([linear_of(mlp.down_proj)], dtype),
+        )
+
+    def rotations(self, num_positions: int) -> tuple[Tensor, Tensor]:
+        """cos and sin for positions 0 .. num_positions - 1, each [num_positions, head_width]."""
+        return rotations(self._model, torch.arange(num_positions, device=self.device), self.dtype)
+
+    def qkv(self, layer: _Layer, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries [..., heads, width] and keys, and values [..., kv_heads, width], of the stream x [..., d]."""
+        shape = self.shape
+        h = _norm(x, layer.norm, shape.eps)
+        joined = F.linear(h, layer.qkv, layer.qkv_bias).unflatten(-1, (-1, shape.head_width))
+        q, k, v = joined.split([shape.num_heads, shape.num_kv_heads, shape.num_kv_heads], dim=-2)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q, k = _norm(q, layer.q_norm, shape.eps), _norm(k, layer.k_norm, shape.eps)
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
+
+    def after_attention(self, layer: _Layer, x: Tensor, mixed: Tensor) -> Tensor:
+        """The rest of the layer: x, mixed [..., d or heads x width] to the next layer's x."""
+        x = x + F.linear(mixed, layer.out, layer.out_bias)
+        h = F.linear(_norm(x, layer.mlp_norm, self.shape.eps), layer.gate_up, layer.gate_up_bias)
+        gate, up = h.chunk(2, dim=-1)
+        return x + F.linear(F.silu(gate) * up, layer.down, layer.down_bias)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[N, V] fp32 logits of the last layer's x [N, d]."""
+        return F.linear(_norm(x, self.norm, self.shape.eps), self.head, self.head_bias).float()

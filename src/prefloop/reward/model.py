@@ -1,0 +1,63 @@
+"""A reward model as a scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from prefloop.models.batching import collate, micro_batches
+from prefloop.models.chat import Chat, Encoded
+from prefloop.models.forward import sequence_scores
+from prefloop.models.load import load_reward_model
+from prefloop.reward.scorer import Response, finite_scores
+from prefloop.rundir import sha256_of
+from prefloop.types import Prompt
+
+
+class RewardModel:
+    """A sequence classifier as a scorer. Scores are normalised by `reward_mean` and `reward_std` of its config."""
+
+    def __init__(
+        self, model: PreTrainedModel, chat: Chat, *, version: str, token_budget: int = 4096, path: Path | None = None
+    ) -> None:
+        self.model, self.chat, self.version, self.token_budget = model.eval(), chat, version, token_budget
+        self.path = path
+
+    def encode(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Encoded]:
+        """The tokens that the model sees: a finished response ends with its stop token, as in training."""
+        return [
+            self.chat.encode_response(prompt.messages, response.text, finished=response.finished)
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+
+    @torch.no_grad()
+    def raw_scores(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
+        """Scores as plain transformers gives them."""
+        rows = self.encode(prompts, responses)
+        scores = [0.0] * len(rows)
+        for index in micro_batches([len(row.ids) for row in rows], token_budget=self.token_budget):
+            batch = collate([rows[row] for row in index], pad_id=self.chat.pad_id, device=self.model.device)
+            for row, score in zip(index, sequence_scores(self.model, batch).tolist(), strict=True):
+                scores[row] = score
+        return scores
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
+        """Normalised scores. Raises InputError if the model gives one that is no number."""
+        mean, std = self.model.config.reward_mean, self.model.config.reward_std
+        scores = [(score - mean) / std for score in self.raw_scores(prompts, responses)]
+        return finite_scores(scores, prompts, path=self.path, remedy="train this reward model again")
+
+    def score_with_spread(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response]
+    ) -> tuple[list[float], list[float] | None]:
+        """Scores, and no spread: one model cannot disagree with itself."""
+        return self.score(prompts, responses), None
+
+
+def load_model_scorer(directory: Path, *, device: torch.device, token_budget: int) -> RewardModel:
+    """The reward model in `directory`, which scores in batches of `token_budget` tokens."""
+    model, chat = load_reward_model(directory, device=device)
+    return RewardModel(model, chat, version=sha256_of(directory)[:12], token_budget=token_budget, path=directory)
