@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from prefloop.models.batching import TokenBatch, collate
 from prefloop.models.forward import response_logprobs
 from prefloop.models.load import load_policy
 from prefloop.train.config import OptimizerConfig
-from prefloop.train.loop import add_metrics, learning_rate, make_optimizer, optimizer_step, rows_of_step
+from prefloop.train.loop import add_metrics, learning_rate, make_optimizer, optimizer_step, rows_of_step, stream_of_step
 from prefloop.types import InputError, Message
 
 
@@ -152,6 +153,17 @@ def test_every_epoch_has_every_row_once_in_a_new_order():
     assert all(sorted(order) == list(range(10)) for order in orders)
     assert orders[0] != orders[1]
     assert rows_of_step(0, num_rows=10, batch_size=4, seed=6) != epochs[0][0]
+
+
+def test_rounds_are_equally_large_and_every_prompt_comes_equally_often():
+    """Ten prompts, four a round: the third round takes the last two of one pass and the first two of the next."""
+    rounds = [stream_of_step(step, num_rows=10, size=4, seed=5) for step in range(5)]
+    assert [len(rows) for rows in rounds] == [4] * 5
+    stream = [row for rows in rounds for row in rows]
+    assert sorted(stream[:10]) == sorted(stream[10:]) == list(range(10))
+    assert stream[:10] != stream[10:]
+    # More than there are: a prompt may come twice in a round.
+    assert sorted(Counter(stream_of_step(0, num_rows=3, size=7, seed=0)).values()) == [2, 2, 3]
 
 
 def test_metrics_of_micro_batches_add_up_but_maxima():

@@ -148,6 +148,19 @@ def rows_of_step(step: int, *, num_rows: int, batch_size: int, seed: int) -> lis
     return [int(row) for row in order[place * batch_size : (place + 1) * batch_size]]
 
 
+def stream_of_step(step: int, *, num_rows: int, size: int, seed: int) -> list[int]:
+    """Row numbers of one step of an endless stream of fresh permutations: every step has exactly `size` rows."""
+    rows: list[int] = []
+    place = step * size
+    while len(rows) < size:
+        epoch, start = divmod(place, num_rows)
+        order = np.random.default_rng([seed, epoch]).permutation(num_rows)
+        found = order[start : start + size - len(rows)]
+        rows += [int(row) for row in found]
+        place += len(found)
+    return rows
+
+
 def add_metrics(total: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None:
     """Combine the metrics of micro-batches: sums, and maxima where the name ends in `_max`."""
     for name, value in metrics.items():

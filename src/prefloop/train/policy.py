@@ -182,6 +182,9 @@ class PolicyTrainer:
                 write_checkpoint(self.run, state)
             remember(state, full_kl)
             rollouts.metrics["kl/budget_left"] = config.kl_budget - sum(state.recent_kl) / len(state.recent_kl)
+        if state.step == 0:
+            # Every curve starts at the policy that the run started from.
+            write_checkpoint(self.run, state)
         collected = time.perf_counter()
         metrics = dict(rollouts.metrics)
         advantages = self.algorithm.advantages(rollouts.batch)

@@ -25,13 +25,14 @@ from prefloop.models.batching import TokenBatch, collate, micro_batches
 from prefloop.models.chat import Chat, Encoded
 from prefloop.models.forward import compare_to_reference, logprobs_and_values, token_values
 from prefloop.models.lora import adapters_off, merged
+from prefloop.reward.remote import prompt_text
 from prefloop.reward.scorer import Response, Scorer
 from prefloop.reward.shaping import shape_scores
 from prefloop.rollout.engine import Sampled, sample
 from prefloop.rollout.respond import respond
 from prefloop.train.algorithms import Algorithm
 from prefloop.train.config import PolicyConfig
-from prefloop.train.loop import TrainState, rows_of_step
+from prefloop.train.loop import TrainState, stream_of_step
 from prefloop.types import Prompt, Rollout
 
 
@@ -110,9 +111,7 @@ class Collector:
     def collect(self, state: TrainState) -> Round:
         """Sample responses to the prompts of this step, score them, compare them to the reference, shape rewards."""
         config, size = self.config, self.algorithm.group_size
-        index = rows_of_step(
-            state.step, num_rows=len(self.prompts), batch_size=config.prompts_per_step, seed=config.seed
-        )
+        index = stream_of_step(state.step, num_rows=len(self.prompts), size=config.prompts_per_step, seed=config.seed)
         drawn = self._draw(index, seed=config.seed * 1_000_003 + state.step)
         metrics = {"tokens/generated": _num_tokens(drawn)}
         if size > 1:
@@ -270,7 +269,7 @@ class Collector:
                 record = Rollout(
                     rollout_id=f"{state.step:06d}-{row:04d}",
                     prompt_id=prompt.prompt_id,
-                    prompt=prompt.messages[-1].content,
+                    prompt=prompt_text(prompt),
                     group=int(rollouts.batch.group[row]),
                     response=rollouts.texts[row],
                     score=scores[row],
