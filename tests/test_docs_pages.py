@@ -128,7 +128,9 @@ def test_commands_are_found_in_blocks_only_and_joined() -> None:
 
 def test_the_rows_of_the_format_table_can_be_read_as_their_kind(tmp_path: Path) -> None:
     rows = _table(_section("README.md", "## Your own data"))
-    assert {kind for kind, _ in rows} == {"pairs", "rankings", "ratings", "judgments", "demonstrations", "prompts"}
+    assert {kind for kind, _ in rows} == {
+        *("pairs", "rankings", "ratings", "judgments", "demonstrations", "unpaired", "prompts")
+    }
     for number, (kind, example) in enumerate(rows):
         assert kind_of(json.loads(example.strip("`"))) == kind
         file = tmp_path / f"{number}.jsonl"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from prefloop.models.load import load_reward_model
-from prefloop.reward.evaluate import shuffled_prompts, summarise
+from prefloop.reward.evaluate import shuffled_margins, shuffled_prompts, summarise
 from prefloop.reward.function import FunctionScorer
 from prefloop.reward.model import RewardModel
 from prefloop.reward.scoring import Response, load_scorer
@@ -204,3 +204,34 @@ def test_a_file_that_does_not_run_is_named_with_its_line(tmp_path):
         FunctionScorer(f"{path}:f")
     # Later versions of Python word it differently.
     assert str(caught.value).startswith(f"{path}:3: reward: raised ValueError: ")
+
+
+def test_pairs_beyond_the_positions_are_named_or_left_out(prefloop, reward_run, data, tmp_path):
+    """The tiny reward model has 128 positions."""
+    rows = [json.loads(line) for line in (data / "pairs.jsonl").read_text().splitlines()[:12]]
+    rows[4]["chosen"] = "bee cheese " * 120
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused = prefloop("reward eval", reward_run.run, file)
+    assert refused.problem == (
+        f"data: 1 of 12 pairs are longer than the reward model's positions: {file}:5; "
+        "leave them out with --skip-bad, or take another reward model"
+    )
+    kept = prefloop("reward eval", reward_run.run, file, "--skip-bad")
+    assert kept.code == 0 and kept.answer["num_pairs"] == 11
+    assert f"left out: 1 of 12 pairs are longer than the reward model's positions: {file}:5" in kept.said
+    file.write_text(json.dumps(rows[4]) + "\n")
+    assert "1 of 1 pairs are longer" in prefloop("reward eval", reward_run.run, file, "--skip-bad").problem
+    response = {"prompt": "name", "response": rows[4]["chosen"]}
+    file.write_text(json.dumps(response) + "\n")
+    problem = prefloop("reward score", reward_run.run, file, "--out", tmp_path / "scores.jsonl").problem
+    assert "and its response have" in problem and "more than the reward model's 128 positions" in problem
+
+
+def test_a_prompt_too_long_for_these_responses_is_no_shuffled_prompt(reward_run):
+    scorer = load_scorer(str(reward_run.run), device=torch.device("cpu"))
+    long, short = (Prompt(name, (Message("user", text),)) for name, text in (("l", "bee " * 70), ("s", "bee")))
+    pairs = [PreferencePair("1", long, "bee", "moon"), PreferencePair("2", short, "bee " * 60, "moon")]
+    margins = shuffled_margins(scorer, pairs, seed=0)
+    # The short prompt serves the first pair; the long one does not serve the second.
+    assert margins[0] is not None and margins[1] is None

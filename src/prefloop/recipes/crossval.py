@@ -20,7 +20,7 @@ from prefloop.models.load import default_device, new_reward_model
 from prefloop.recipes.config import RewardCrossvalConfig
 from prefloop.recipes.scenario import stored_answer
 from prefloop.recipes.stages import write_rows
-from prefloop.reward.evaluate import margins_of, shuffled_prompts, summarise
+from prefloop.reward.evaluate import margins_of, shuffled_margins, summarise
 from prefloop.reward.scoring import load_scorer
 from prefloop.rundir import RunDir, resolve_model
 from prefloop.statistics.pairwise import accuracy_with_ties
@@ -38,7 +38,7 @@ class Scored:
     pair: PreferencePair
     fold: int
     margin: float
-    shuffled_margin: float
+    shuffled_margin: float | None
     """With the prompt of another pair of the fold."""
 
 
@@ -79,8 +79,9 @@ def run(config: RewardCrossvalConfig) -> dict[str, Any]:
 def _score(config: RewardCrossvalConfig, model: str, number: int, held_out: list[PreferencePair]) -> list[Scored]:
     scorer = load_scorer(model, device=default_device(), token_budget=config.token_budget)
     margins = margins_of(scorer, held_out, [pair.prompt for pair in held_out])
-    shuffled = margins_of(scorer, held_out, shuffled_prompts(held_out, config.seed))
-    return [Scored(pair, number, *found) for pair, *found in zip(held_out, margins, shuffled, strict=True)]
+    shuffled = shuffled_margins(scorer, held_out, config.seed)
+    found = zip(held_out, margins, shuffled, strict=True)
+    return [Scored(pair, number, margin, swapped) for pair, margin, swapped in found]
 
 
 def _row(scored: Scored) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class Baselines(Record):
 
     longer: float
     shorter: float
-    shuffled_prompt: float
+    shuffled_prompt: float | None
 
 
 class Against(Record):
@@ -52,7 +52,7 @@ def accuracy_blocks(answer: Mapping[str, Any], path: Path) -> list[Block]:
         ["this reward model", _three(found.accuracy), _between(found.accuracy_interval)],
         ["the longer answer wins", _three(found.baselines.longer), ""],
         ["the shorter answer wins", _three(found.baselines.shorter), ""],
-        ["this reward model, shown the prompt of another pair", _three(found.baselines.shuffled_prompt), ""],
+        ["this reward model, shown the prompt of another pair", _shuffled(found.baselines), ""],
     ]
     pairs = f"{count(found.num_pairs, 'pair')} of {count(found.num_conversations, 'conversation')}"
     folds = ", ".join(_three(accuracy) for accuracy in found.fold_accuracies)
@@ -90,6 +90,10 @@ def _verdict(against: Against) -> str:
     )
     p_value = "under 0.001" if against.p_value < 0.001 else number(against.p_value, 3)
     return f"{words}: {signed(against.difference, 3)} (95 % interval {_between(against.interval)}; p {p_value}). {seen}"
+
+
+def _shuffled(baselines: Baselines) -> str:
+    return "no other prompt fits" if baselines.shuffled_prompt is None else _three(baselines.shuffled_prompt)
 
 
 def _three(value: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from prefloop.console import say
 from prefloop.data.formats import prompt_of
 from prefloop.data.lineage import prompts_met
 from prefloop.data.read import read_pairs
@@ -16,7 +17,7 @@ from prefloop.data.rows import Row, stream_rows
 from prefloop.data.split import conversation_key
 from prefloop.models.load import default_device
 from prefloop.reward.config import RewardEvalConfig, RewardScoreConfig
-from prefloop.reward.scoring import Response, Scorer, load_scorer, parse_spec
+from prefloop.reward.scoring import Response, Scorer, load_scorer, parse_spec, reward_models
 from prefloop.rundir import atomic_file, input_of_run, output_file
 from prefloop.statistics.calibration import expected_calibration_error, fit_temperature, log_loss, pairwise_confidence
 from prefloop.statistics.intervals import cluster_bootstrap
@@ -51,11 +52,12 @@ def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
     asked = {pair.prompt.prompt_id for pair in pairs}
     met = set().union(*(prompts_met(parse_spec(spec).name, asked) for spec in specs))
     scorer = load_scorer(specs, device=default_device(), settings=config.scoring)
+    pairs = _scorable(scorer, pairs, skip_bad=config.skip_bad)
     own = margins_of(scorer, pairs, [pair.prompt for pair in pairs])
     answer = summarise(
         pairs,
         own,
-        margins_of(scorer, pairs, shuffled_prompts(pairs, config.seed)),
+        shuffled_margins(scorer, pairs, config.seed),
         num_resamples=config.num_resamples,
         seed=config.seed,
     )
@@ -66,13 +68,48 @@ def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
     return {**answer, "num_prompts_trained_on": len(met), "next": following}
 
 
+def _fits(scorer: Scorer, pair: PreferencePair, prompt: Prompt) -> bool:
+    """Whether both responses of a pair, as answers to `prompt`, are within the positions of all reward models."""
+    return all(
+        model.fits(prompt, Response(side)) for model in reward_models(scorer) for side in (pair.chosen, pair.rejected)
+    )
+
+
+def _scorable(scorer: Scorer, pairs: list[PreferencePair], *, skip_bad: bool) -> list[PreferencePair]:
+    """The pairs that fit; the others are named, and stop the command unless `skip_bad`.
+
+    Raises InputError also where none is left.
+    """
+    fitting = [_fits(scorer, pair, pair.prompt) for pair in pairs]
+    if all(fitting):
+        return pairs
+    kept = [pair for pair, fits in zip(pairs, fitting, strict=True) if fits]
+    left_out = [pair.place or pair.pair_id for pair, fits in zip(pairs, fitting, strict=True) if not fits]
+    told = f"{len(left_out)} of {len(pairs)} pairs are longer than the reward model's positions: "
+    told += ", ".join(left_out[:5]) + (", ..." if len(left_out) > 5 else "")
+    if not skip_bad or not kept:
+        raise InputError(told, field="data", remedy="leave them out with --skip-bad, or take another reward model")
+    say(f"left out: {told}")
+    return kept
+
+
+def shuffled_margins(scorer: Scorer, pairs: list[PreferencePair], seed: int) -> list[float | None]:
+    """Margins with the prompt of another pair; None where that prompt is too long for these responses."""
+    prompts = shuffled_prompts(pairs, seed)
+    fitting = [place for place, prompt in enumerate(prompts) if _fits(scorer, pairs[place], prompt)]
+    found = margins_of(scorer, [pairs[place] for place in fitting], [prompts[place] for place in fitting])
+    by_place = dict(zip(fitting, found, strict=True))
+    return [by_place.get(place) for place in range(len(pairs))]
+
+
 def summarise(
-    pairs: list[PreferencePair], margins: list[float], shuffled: list[float], *, num_resamples: int, seed: int
+    pairs: list[PreferencePair], margins: list[float], shuffled: list[float | None], *, num_resamples: int, seed: int
 ) -> dict[str, Any]:
     """The answer of `reward eval` from the margins with the right and with shuffled prompts.
 
     Length is a ruler in both directions: where people chose the shorter response, beating the longer one is no feat.
     """
+    swapped = [margin for margin in shuffled if margin is not None]
     longer = [float(len(pair.chosen) - len(pair.rejected)) for pair in pairs]
     shorter = [-more for more in longer]
     correct = [accuracy_with_ties([margin]) for margin in margins]
@@ -91,7 +128,7 @@ def summarise(
         "baselines": {
             "longer": accuracy_with_ties(longer),
             "shorter": accuracy_with_ties(shorter),
-            "shuffled_prompt": accuracy_with_ties(shuffled),
+            "shuffled_prompt": accuracy_with_ties(swapped) if swapped else None,
         },
         "against_longer": _against(longer, margins, clusters, num_resamples=num_resamples, seed=seed),
         "against_shorter": _against(shorter, margins, clusters, num_resamples=num_resamples, seed=seed),

@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 from prefloop.models.batching import collate, micro_batches
 from prefloop.models.chat import Chat, Encoded
 from prefloop.models.forward import sequence_scores
-from prefloop.models.load import load_reward_model
+from prefloop.models.load import load_reward_model, max_positions
 from prefloop.reward.scorer import Response, finite_scores
 from prefloop.rundir import sha256_of
-from prefloop.types import Prompt
+from prefloop.types import InputError, Prompt
 
 
 class RewardModel:
@@ -25,6 +25,7 @@ class RewardModel:
     ) -> None:
         self.model, self.chat, self.version, self.token_budget = model.eval(), chat, version, token_budget
         self.path = path
+        self.max_tokens = max_positions(model)
 
     def encode(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Encoded]:
         """The tokens that the model sees: a finished response ends with its stop token, as in training."""
@@ -33,10 +34,26 @@ class RewardModel:
             for prompt, response in zip(prompts, responses, strict=True)
         ]
 
+    def fits(self, prompt: Prompt, response: Response) -> bool:
+        """Whether prompt and response are within the model's positions."""
+        return self.max_tokens is None or len(self.encode([prompt], [response])[0].ids) <= self.max_tokens
+
+    def _require_fit(self, prompts: Sequence[Prompt], rows: Sequence[Encoded]) -> None:
+        for prompt, row in zip(prompts, rows, strict=True):
+            if self.max_tokens is not None and len(row.ids) > self.max_tokens:
+                raise InputError(
+                    f"prompt {prompt.place or prompt.prompt_id} and its response have {len(row.ids)} tokens, more than "
+                    f"the reward model's {self.max_tokens} positions",
+                    path=self.path,
+                    field="reward",
+                    remedy="leave it out, or take a reward model with more positions",
+                )
+
     @torch.no_grad()
     def raw_scores(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
         """Scores as plain transformers gives them."""
         rows = self.encode(prompts, responses)
+        self._require_fit(prompts, rows)
         scores = [0.0] * len(rows)
         for index in micro_batches([len(row.ids) for row in rows], token_budget=self.token_budget):
             batch = collate([rows[row] for row in index], pad_id=self.chat.pad_id, device=self.model.device)
