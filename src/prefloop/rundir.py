@@ -33,6 +33,7 @@ from prefloop.types import InputError, RunResult
 from prefloop.yaml_tree import read_yaml
 
 MADE_AGAIN = "run the command that made it again with this version of prefloop"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 VERSIONED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy")
 
 
@@ -56,6 +57,11 @@ def atomic_file(path: Path) -> Iterator[IO[str]]:
             os.fsync(file.fileno())
         temporary.replace(path)
         fsync_directory(path.parent)
+    except OSError as error:
+        # A write that finds the disk full does not say which file it was for.
+        if error.errno in DISK_FULL and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -183,7 +189,7 @@ class RunDir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in DISK_FULL:
                 raise
             problem = f"this directory cannot be made ({(error.strerror or str(error)).lower()})"
             raise InputError(problem, path=self.path, field="out", remedy="give another --out") from error
