@@ -220,9 +220,20 @@ def test_a_full_disk_says_where(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_output_files_are_checked_before_the_work(tmp_path):
+def test_output_files_are_checked_before_the_work(tmp_path, monkeypatch):
     assert output_file(str(tmp_path / "x")) == tmp_path / "x"
     with pytest.raises(InputError, match="out: is a directory; give a file to write"):
         output_file(str(tmp_path))
     with pytest.raises(InputError, match="out: no such directory; make it first"):
         output_file(str(tmp_path / "none" / "x"))
+    # Not by chmod: the superuser, who runs the tests in some places, may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(InputError, match=f"^{tmp_path}: out: may not be written to; give a file elsewhere"):
+        output_file(str(tmp_path / "x"))
+
+
+def test_an_atomic_file_that_cannot_be_opened_is_named_as_the_user_knows_it(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as caught:
+        write_json(tmp_path / "file" / "x.json", {})
+    assert caught.value.filename == str(tmp_path / "file" / "x.json")

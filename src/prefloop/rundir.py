@@ -58,12 +58,14 @@ def atomic_file(path: Path) -> Iterator[IO[str]]:
         temporary.replace(path)
         fsync_directory(path.parent)
     except OSError as error:
-        # A write that finds the disk full does not say which file it was for.
-        if error.errno in DISK_FULL and error.filename is None:
+        # A write that finds the disk full does not say which file it was for, and nobody knows the temporary one.
+        if (error.errno in DISK_FULL and error.filename is None) or error.filename == str(temporary):
             error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        # Renamed by now, or never made: then the error that says why is on its way.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -99,6 +101,8 @@ def output_file(path: str, field: str = "out") -> Path:
         raise InputError("is a directory", path=path, field=field, remedy="give a file to write")
     if not target.parent.is_dir():
         raise InputError("no such directory", path=target.parent, field=field, remedy="make it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise InputError("may not be written to", path=target.parent, field=field, remedy="give a file elsewhere")
     return target
 
 
