@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -367,6 +368,13 @@ def test_numbers_of_numpy_are_numbers() -> None:
         ),
         (OSError(errno.ENOSPC, "No space", "runs/x"), 3, "stopped: disk full at runs/x; make room and run the same"),
         (OSError(errno.EDQUOT, "Quota"), 3, "stopped: disk full; make room and run the same command again"),
+        (
+            PermissionError(errno.EACCES, "", "data/x"),
+            2,
+            "data/x: permission denied; change its permissions, or give an",
+        ),
+        (OSError(errno.ENAMETOOLONG, "", "x" * 300), 2, f"{'x' * 300}: file name too long; "),
+        (PermissionError(errno.EACCES, "a socket of the station"), 70, "Traceback"),
         (KeyboardInterrupt(), 130, "interrupted; run the same command again to go on\n"),
         (OSError(errno.EIO, "I/O error"), 70, "Traceback"),
         (ValueError("unforeseen"), 70, "Traceback"),
@@ -465,6 +473,31 @@ def test_a_closed_reader_ends_the_command_without_noise() -> None:
         process.stdout.close()
         err = process.stderr.read()
     assert (process.returncode, err) == (128 + signal.SIGPIPE, "started\n")
+
+
+def test_an_interrupt_while_modules_load_waits_until_they_are_whole(tmp_path: Path) -> None:
+    """Where it hits in the middle of an import that guards against errors, a module is left half loaded."""
+    (tmp_path / "slow.py").write_text(
+        "import time\nprint('loading', flush=True)\ntry:\n    time.sleep(2)\nexcept BaseException:\n"
+        "    raise ImportError('half loaded') from None\ndef run(config): pass\n"
+    )
+    program = PROGRAM.format(body="").replace('"station:run"', '"slow:run"')
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{program}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "interrupted; run the same command again to go on\n")
+
+
+def test_the_answer_is_utf8_whatever_the_locale() -> None:
+    command = [sys.executable, "-c", PROGRAM.format(body="return {'text': 'Füße 日本'}")]
+    for encoding in ("ascii", "latin-1", "utf-16"):
+        done = subprocess.run(
+            command, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
+        )
+        assert (done.returncode, done.stdout.decode("utf-8")) == (0, "text  Füße 日本\n")
 
 
 def test_python_m_prefloop() -> None:

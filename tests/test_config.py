@@ -196,6 +196,7 @@ def test_an_override_replaces_one_key_of_a_section(yaml_file: Any) -> None:
         ("data: [a]\ndata: [b]\n", "c.yaml:2: data: this key stands already in line 1; keep one of the two"),
         ("optimizer:\n  lr: 1\n  lr: 2\n", "c.yaml:3: optimizer.lr: this key stands already in line 2"),
         ("data: [a\n", "c.yaml:2: broken YAML: while parsing a flow sequence, expected ',' or ']'"),
+        ("data: " + "[" * 5000, "c.yaml: nested too deeply; settings are a few levels deep"),
         ("- data\n", "c.yaml:1: must hold `key: value` lines"),
         ("a: &x 1\nb: *x\n", "c.yaml:1: broken YAML: anchors and aliases are not supported"),
         ("data: [a]\nlabel: !!python/name:os.system\n", "c.yaml:2: broken YAML: the tag"),
@@ -234,6 +235,23 @@ def test_what_is_wrong_in_a_flag_is_said_with_the_flag(overrides: Mapping[str, s
     assert failure(overrides={"data": ["d"], **overrides}).startswith(line)
 
 
+def test_an_empty_flag_is_a_shell_variable_that_is_not_set(yaml_file: Any) -> None:
+    for overrides, flag in (({"out": ""}, "--out"), ({"data": ["a", ""]}, "--data"), ({"sources": ""}, "--sources")):
+        assert failure(overrides={"data": ["a"], **overrides}) == f"{flag}: is empty; give a value, or leave it out"
+    assert load(Config, overrides={"data": ["a"], "label": ""}).label == ""
+    assert load(Config, yaml_path=yaml_file("data: [a]\nmode: a\nout: ''\n")).out == ""
+
+
+def test_text_that_utf8_cannot_hold(yaml_file: Any) -> None:
+    # What Python makes of the byte 0xff on a command line; and half of a character, by its number.
+    assert failure(overrides={"data": ["b", "\udcff.jsonl"]}) == (
+        "--data: is '\\udcff.jsonl', which UTF-8 cannot hold; rename the file, or correct the text"
+    )
+    assert failure(yaml_file('data: [a]\nlabel: "\\ud83d"\n')) == (
+        "c.yaml:2: label: is '\\ud83d', which UTF-8 cannot hold; rename the file, or correct the text"
+    )
+
+
 def test_a_flag_over_a_bad_value_is_blamed_for_itself_only(yaml_file: Any) -> None:
     path = yaml_file("data: [a]\noptimizer:\n  lr: fast\n")
     assert load(Config, yaml_path=path, overrides={"optimizer.lr": "1"}).optimizer.lr == 1.0
@@ -267,8 +285,11 @@ def test_origins_replace_the_flag_in_messages() -> None:
     assert str(caught.value) == 'STEPS: is "x"; should be a whole number'
 
 
-@pytest.mark.parametrize(("name", "problem"), [("none.yaml", "no such file"), (".", "is a directory")])
+@pytest.mark.parametrize(
+    ("name", "problem"), [("none.yaml", "no such file"), ("file/c.yaml", "no such file"), (".", "is a directory")]
+)
 def test_unreadable_files(tmp_path: Path, name: str, problem: str) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(InputError, match=problem):
         load(Config, yaml_path=tmp_path / name)
 

@@ -111,6 +111,8 @@ def test_directories_that_are_no_runs(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file"]
     with pytest.raises(InputError, match=r"cannot be made \(not a directory\); give another --out"):
         opened(tmp_path / "file" / "run")
+    with pytest.raises(InputError, match=r"cannot be made \(no such file or directory\)"):
+        opened(Path("/proc/prefloop/run"))
 
 
 def test_inputs_must_exist_before_anything_is_made(out, tmp_path):
@@ -154,6 +156,8 @@ def test_the_hash_of_a_directory_is_that_of_names_and_contents(tmp_path):
 
     first = tree("first", {"a": "1", "sub/b": "2"})
     assert tree("same", {"sub/b": "2", "a": "1"}) == first
+    # Without the sizes, the first of these two would read as the second.
+    assert tree("two files", {"a": "1", "b": "2"}) != tree("one file", {"a": "1b\x002"})
     others = [{"a": "1", "sub/b": "3"}, {"a": "1", "b": "2"}, {"a": "1"}, {"a": "12", "sub/b": ""}]
     assert len({first, *(tree(f"other-{place}", files) for place, files in enumerate(others))}) == 5
 
@@ -174,9 +178,62 @@ def test_a_model_is_a_directory_or_the_output_of_a_finished_run(out, tmp_path):
         resolve_model(str(tmp_path / "none"), "model")
 
 
-def test_output_files_are_checked_before_the_work(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\xff{", r"result\.json: is not JSON"),
+        (b'{"outputs"', r"result\.json: is not JSON"),
+        (b"[]", r"result\.json: is not a JSON object"),
+        (b'{"outputs": ["m"]}', r"result\.json: outputs: is missing or no object"),
+        (b"{}", r"result\.json: outputs: is missing or no object"),
+    ],
+)
+def test_a_result_that_is_none_names_the_file(out, content, problem):
+    with opened(out) as run:
+        run.finish(stopped="done", metrics={}, outputs={"model": "m"})
+    (out / "result.json").write_bytes(content)
+    with pytest.raises(InputError, match=f"{problem}.*; run the command that made it again"):
+        resolve_model(str(out), "model")
+    with opened(out) as run, pytest.raises(InputError, match=r"result\.json: .*; run the command that made it again"):
+        assert run.finished
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("inputs.json", "inputs.json: is not JSON"), ("config.yaml", "config.yaml:1")]
+)
+def test_a_damaged_record_of_a_run_names_the_file(out, name, place):
+    with opened(out) as run:
+        run.log(1, {"x/y": 1.0})
+    (out / name).write_text("{{{")
+    with pytest.raises(InputError, match=place):
+        opened(out)
+
+
+def test_a_full_disk_says_where(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        write_json(tmp_path / "a.json", {})
+    assert caught.value.filename == str(tmp_path / "a.json")
+    assert os.listdir(tmp_path) == []
+
+
+def test_output_files_are_checked_before_the_work(tmp_path, monkeypatch):
     assert output_file(str(tmp_path / "x")) == tmp_path / "x"
     with pytest.raises(InputError, match="out: is a directory; give a file to write"):
         output_file(str(tmp_path))
     with pytest.raises(InputError, match="out: no such directory; make it first"):
         output_file(str(tmp_path / "none" / "x"))
+    # Not by chmod: the superuser, who runs the tests in some places, may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(InputError, match=f"^{tmp_path}: out: may not be written to; give a file elsewhere"):
+        output_file(str(tmp_path / "x"))
+
+
+def test_an_atomic_file_that_cannot_be_opened_is_named_as_the_user_knows_it(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as caught:
+        write_json(tmp_path / "file" / "x.json", {})
+    assert caught.value.filename == str(tmp_path / "file" / "x.json")

@@ -14,7 +14,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TextIO
@@ -23,7 +23,7 @@ from prefloop.types import EnvironmentStop, InputError, RunResult
 
 DONE, BAD_INPUT, STOPPED, BUG, INTERRUPTED = 0, 2, 3, 70, 130
 READER_GONE = 128 + signal.SIGPIPE
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 """What the system says of a path that a user should not have given, wherever the path is used first."""
 
@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _leave_quietly()
         return _report_bug()
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL:
             where = f" at {error.filename}" if error.filename else ""
             print(f"stopped: disk full{where}; make room and run the same command again to go on", file=sys.stderr)
             return STOPPED
@@ -232,7 +232,9 @@ def _dispatch(words: list[str]) -> int:
     config = load(model, yaml_path=given.config, overrides=given.overrides, origins=given.origins)
     # Whatever else is printed, by us or by a library, must not mix with the answer.
     with contextlib.redirect_stdout(sys.stderr):
-        result: Mapping[str, Any] | RunResult = find(command.run)(config)
+        with _interrupts_wait():
+            run = find(command.run)
+        result: Mapping[str, Any] | RunResult = run(config)
         from prefloop.answer import as_json, as_text
 
         text = as_json(result) if given.json else as_text(result)
@@ -313,6 +315,17 @@ def _listing(commands: Mapping[str, Command]) -> str:
 def _answer(text: str) -> int:
     print(text, flush=True)
     return DONE
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold signals back while modules load: some libraries swallow an interrupt there, and what they were loading stays
+    broken."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -33,6 +33,7 @@ from prefloop.types import InputError, RunResult
 from prefloop.yaml_tree import read_yaml
 
 MADE_AGAIN = "run the command that made it again with this version of prefloop"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 METRICS = "metrics.jsonl"
 TRACKERS = "trackers"
 """Directory of a run in which experiment trackers keep their files."""
@@ -61,8 +62,15 @@ def atomic_file(path: Path) -> Iterator[IO[str]]:
             os.fsync(file.fileno())
         temporary.replace(path)
         fsync_directory(path.parent)
+    except OSError as error:
+        # A write that finds the disk full does not say which file it was for, and nobody knows the temporary one.
+        if (error.errno in DISK_FULL and error.filename is None) or error.filename == str(temporary):
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        # Renamed by now, or never made: then the error that says why is on its way.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -98,6 +106,8 @@ def output_file(path: str, field: str = "out") -> Path:
         raise InputError("is a directory", path=path, field=field, remedy="give a file to write")
     if not target.parent.is_dir():
         raise InputError("no such directory", path=target.parent, field=field, remedy="make it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise InputError("may not be written to", path=target.parent, field=field, remedy="give a file elsewhere")
     return target
 
 
@@ -189,7 +199,7 @@ class RunDir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in DISK_FULL:
                 raise
             problem = f"this directory cannot be made ({(error.strerror or str(error)).lower()})"
             raise InputError(problem, path=self.path, field="out", remedy="give another --out") from error

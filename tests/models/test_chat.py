@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -102,6 +103,27 @@ def test_a_template_that_rewrites_earlier_turns_is_refused_for_dialogues_only():
         chat.encode(turns("hi", "yo", "so", "no"), num_context=0)
 
 
+REFUSING = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ m['role'] }}: {{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+"""As templates of the Gemma family do."""
+
+
+def test_a_template_that_refuses_a_dialogue_is_an_error_of_the_row():
+    chat = Chat(byte_tokenizer(EOS, "<pad>", eos_token=EOS, pad_token="<pad>", chat_template=REFUSING))
+    assert chat.encode_prompt(turns("hi"))
+    with pytest.raises(InputError, match="chat template fails on this dialogue: System role not supported; correct"):
+        chat.encode_prompt((Message("system", "be brief"), *turns("hi")))
+
+
+def test_a_text_too_long_to_tokenise_is_refused_at_once():
+    chat = Chat(byte_tokenizer(EOS, "<pad>", eos_token=EOS, pad_token="<pad>"))
+    with pytest.raises(InputError, match=r"a text of 100,000,0\d\d characters; at most 4,000,000 can be read at once"):
+        chat.encode_prompt(turns("word " * 20_000_000))
+
+
 def test_only_equal_tokenizers_are_the_same():
     def make():
         return byte_tokenizer(EOS, "<pad>", eos_token=EOS, pad_token="<pad>")
@@ -125,6 +147,45 @@ def gpt2(tmp_path_factory):
     )
     GPT2LMHeadModel(shape).save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def spoiled(gpt2, tmp_path):
+    """A copy of it, to be spoiled."""
+    return shutil.copytree(gpt2, tmp_path / "spoiled")
+
+
+def test_a_broken_template_is_named_by_its_directory(spoiled, prefloop, data, tmp_path):
+    (spoiled / "chat_template.jinja").write_text("{% for m in %}")
+    outcome = prefloop("sample", spoiled, data / "prompts.jsonl", "--out", tmp_path / "x.jsonl")
+    assert outcome.problem.startswith(f"{spoiled}: model: the model's chat template fails on this dialogue: ")
+
+
+def test_rows_that_a_template_refuses_are_named(spoiled, prefloop, tmp_path):
+    (spoiled / "chat_template.jinja").write_text(REFUSING)
+    system = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
+    rows = [{"prompt": "hi", "completion": "yo"}, {"prompt": system, "completion": "yo"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    place = f"{path}:2: the model's chat template fails on this dialogue: System role not supported; correct"
+    assert prefloop("train sft", "--model", spoiled, "--data", path, "--out", tmp_path / "r").problem.startswith(place)
+    sampled = prefloop("sample", spoiled, path, "--out", tmp_path / "x.jsonl", "--max-new-tokens", 4)
+    assert sampled.problem.startswith(place)
+
+
+def test_code_in_a_model_directory_is_never_run_nor_asked_about(spoiled, monkeypatch):
+    (spoiled / "evil.py").write_text("raise SystemExit('this ran')\n")
+    named = {"AutoTokenizer": ["evil.Tokenizer", None], "AutoConfig": "evil.Config"}
+    for file, more in (("tokenizer_config.json", {"tokenizer_class": "Evil"}), ("config.json", {"model_type": "evil"})):
+        config = json.loads((spoiled / file).read_text()) | more | {"auto_map": named}
+        (spoiled / file).write_text(json.dumps(config))
+
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "y")
+    with pytest.raises(InputError, match="cannot load this tokenizer") as caught:
+        load_chat(spoiled)
+    assert "this ran" not in str(caught.value)
+    assert asked == []
 
 
 def test_the_embedding_grows_for_a_new_padding_token(gpt2):

@@ -128,6 +128,28 @@ def test_a_scenario_without_bias_cannot_be_the_demo(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (["--seed", "-1"], "--seed: is -1; should be greater than or equal to 0"),
+        (["--num-eval-prompts", "5000"], "num_eval_prompts: 5000 prompts need 2000 of kind fact, and split test has "),
+        (["--algorithm", "pppo"], "algorithm: unknown algorithm 'pppo'; known: "),
+        (["--max-new-tokens", "128"], "max_new_tokens 128 leaves no room for a prompt in the 128 positions"),
+        (["--num-pairs", "1"], "--num-pairs: is 1; should be greater than or equal to 50"),
+        (["--scratch.hidden-size", "30"], "--scratch: hidden_size 30 must be divisible by 2 x num_heads (4)"),
+        (["--scratch.vocab-size", "269"], "--scratch: vocab_size 269 is below 270: 256 bytes and the special tokens"),
+        (["--scratch.vocab-size", "999999999999"], "--scratch.vocab-size: is 999999999999; should be less than or "),
+    ],
+)
+@pytest.mark.parametrize("command", [["demo"], ["sandbox", "run", "length"]])
+def test_what_a_late_stage_would_refuse_is_refused_before_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], settings: list[str], problem: str
+) -> None:
+    assert main([*command, *settings, "--out", str(tmp_path / "x")]) == 2
+    assert capsys.readouterr().err.startswith(problem)
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_sandbox_scenario_runs_unguarded_and_guarded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["sandbox", "run", "refusal_gap", *SMALL, "--algorithm", "rloo", "--out", str(tmp_path / "s"), "--json"]
     assert main(arguments) == 0
@@ -136,6 +158,9 @@ def test_a_sandbox_scenario_runs_unguarded_and_guarded(tmp_path: Path, capsys: p
     assert {"fact", "unknown", "unsafe", "lookalike", "open"} == set(answer["kinds"]["sft"])
     pairs = read(tmp_path / "s" / "data" / "pairs-refusal_gap.jsonl")
     assert pairs and all(set(row) == {"prompt", "chosen", "rejected"} for row in pairs)
+    assert main(arguments) == 0
+    again = capsys.readouterr()
+    assert json.loads(again.out) == answer and "already finished" in again.err
 
 
 def test_only_the_evaluation_and_the_annotators_read_the_truth() -> None:

@@ -1,61 +1,99 @@
-"""Jobs of a recipe in two processes: Ctrl-C and SIGTERM reach them as they reach a training command."""
+"""Two processes side by side: in order, and all of them ended by an error or an interrupt, with nothing left behind."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from prefloop.train.checkpoint import checkpoints, step_of
+from prefloop.recipes.scenario import side_by_side
+from prefloop.rundir import atomic_file
+from prefloop.types import EnvironmentStop, InputError
 
 PROGRAM = """
-import signal, sys
+import signal, sys, time
+from pathlib import Path
 from prefloop.recipes.scenario import side_by_side
-from prefloop.train.config import SFTConfig
-from prefloop.train.sft import train
+from tests.recipes.test_side_by_side import write_slowly
+
+def stop(number, frame):
+    raise KeyboardInterrupt
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    data, *outs = sys.argv[1:]
-    shape = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 300}
-    more = {"batch_size": 2, "num_epochs": 500, "eval_fraction": 0.0, "checkpoint_every": 10_000}
-    jobs = [(train, (SFTConfig(data=(data,), out=out, scratch=shape, **more),)) for out in outs]
+    signal.signal(signal.SIGTERM, stop)
     try:
-        side_by_side(*jobs)
+        print("starting", flush=True)
+        side_by_side(*((write_slowly, (Path(name),)) for name in sys.argv[1:]))
     except KeyboardInterrupt:
-        sys.exit(130)
+        print("interrupted", flush=True)
 """
 
 
-@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
-def test_a_stop_reaches_the_processes_and_loses_no_finished_step(tmp_path, number, to_all):
-    """SIGTERM as a scheduler sends it, to the parent alone; Ctrl-C as a terminal does, to all."""
-    rows = [{"prompt": f"a {number % 7}", "completion": "b c"} for number in range(64)]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def double(number: int) -> int:
+    return 2 * number
+
+
+def refuse() -> None:
+    raise InputError("is wrong", field="x")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def write_slowly(path: Path) -> None:
+    """Hold a half-written file open for as long as a test may take."""
+    with atomic_file(path) as file:
+        file.write("half")
+        time.sleep(600)
+
+
+def test_answers_come_in_the_order_of_the_jobs() -> None:
+    assert side_by_side(*((double, (number,)) for number in range(3))) == [0, 2, 4]
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(EnvironmentStop, match="a worker process was killed"):
+        side_by_side((die, ()))
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_an_error_ends_the_other_job_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="x: is wrong"):
+        side_by_side((write_slowly, (tmp_path / "a",)), (refuse, ()))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("early", "to_all"),
+    [(True, True), (False, False)],
+    ids=["Ctrl-C in a terminal, while workers start", "SIGTERM to the program alone, while they work"],
+)
+def test_an_interrupt_ends_every_worker_and_leaves_nothing_half_written(
+    tmp_path: Path, early: bool, to_all: bool
+) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    outs = [tmp_path / name for name in ("a", "b", "c")]
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, str(tmp_path / "program.py"), *(str(tmp_path / "out" / name) for name in "abc")]
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)])}
     process = subprocess.Popen(
-        [sys.executable, tmp_path / "program.py", tmp_path / "data.jsonl", *outs],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
     )
-    try:
-        deadline = time.monotonic() + 120
-        while not all((out / "metrics.jsonl").exists() for out in outs[:2]):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        (os.killpg if to_all else os.kill)(process.pid, number)
-        assert process.wait(timeout=60) == 130
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    for out in outs[:2]:
-        num_steps = len((out / "metrics.jsonl").read_text().splitlines())
-        assert step_of(checkpoints(out / "checkpoints")[-1]) == num_steps < 500 * 32
-    assert not outs[2].exists(), "what has not begun does not begin"
+    assert process.stdout is not None
+    assert process.stdout.readline() == "starting\n"
+    deadline = time.monotonic() + 120
+    while not early and len(list((tmp_path / "out").iterdir())) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    if to_all:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert (out, err) == ("interrupted\n", "")
+    assert list((tmp_path / "out").iterdir()) == []

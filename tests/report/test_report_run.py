@@ -121,12 +121,33 @@ def test_a_run_without_input_files_says_so(run_dir, read_page):
     ("file", "line", "expected"),
     [
         ("metrics.jsonl", '{"step": 6, "loss"', r"metrics\.jsonl:6: is not JSON"),
+        ("metrics.jsonl", b"\xff\xfe", r"metrics\.jsonl:6: is not JSON"),
         ("rollouts/rollouts.jsonl", None, r"rollouts\.jsonl:\d+: score: "),
     ],
 )
 def test_damage_is_named_by_line(run_dir, file, line, expected):
     path = run_dir / file
-    text = path.read_text() + line if line else path.read_text().replace('"score": 0.25', '"score": "high"')
-    path.write_text(text)
+    added = line.encode() if isinstance(line, str) else line
+    path.write_bytes(path.read_bytes() + added if line else path.read_bytes().replace(b": 0.25", b': "high"'))
     with pytest.raises(InputError, match=expected):
         render_run(run_dir)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("inputs.json", {"inputs": 3}, r"inputs\.json: inputs: "),
+        ("inputs.json", {"inputs": {"data": "a.jsonl"}}, r"inputs\.json: inputs\.data: "),
+        ("result.json", {"command": "train sft", "metrics": [1]}, r"result\.json: metrics: "),
+        ("result.json", {"command": "train sft", "outputs": {"model": 3}}, r"result\.json: outputs\.model: "),
+    ],
+)
+def test_a_record_of_another_shape_is_named_by_field(run_dir, file, content, expected):
+    (run_dir / file).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=expected):
+        render_run(run_dir)
+
+
+def test_a_config_that_is_no_text_is_shown_all_the_same(run_dir, read_page):
+    (run_dir / "config.yaml").write_bytes(b"lr: 0.1 # caf\xe9")
+    assert "lr: 0.1 # caf\ufffd" in read_page(render_run(run_dir)).words

@@ -180,6 +180,23 @@ def test_rows_beyond_the_models_positions(prefloop, sft_run, tmp_path):
     assert prefloop(*words, "--skip-bad").code == 0
 
 
+def test_rows_beyond_the_positions_of_a_model_from_scratch(prefloop, tmp_path):
+    path = write_rows(tmp_path / "d.jsonl", [{"prompt": "p", "completion": f"{n} " * 60} for n in range(100, 105)])
+    shape = ("--scratch.hidden-size", 16, "--scratch.num-heads", 2, "--scratch.num-layers", 1)
+    words = ("train sft", "--data", path, *shape, "--scratch.vocab-size", 270, "--scratch.max-position", 40)
+    problem = prefloop(*words, "--out", tmp_path / "run").problem
+    assert problem.startswith("scratch.max_position: ") and "are longer than 40 tokens: " in problem
+    assert "; raise it, or leave them out with --skip-bad" in problem
+
+
+def test_an_empty_model_is_no_model_from_scratch(prefloop, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("train sft", "--data", data / "demonstrations.jsonl", "--out", "run")
+    assert prefloop(*words, "--model", "").problem == "--model: is empty; give a value, or leave it out"
+    (tmp_path / "c.yaml").write_text("model: ''\n")
+    assert prefloop(*words, "--config", "c.yaml").problem.startswith(".: model: no config.json")
+
+
 def test_no_row_short_enough(prefloop, sft_run, tmp_path):
     path = write_rows(tmp_path / "pairs.jsonl", long_pairs())
     words = ("--data", path, "--max-length", 3, "--skip-bad", "--out", tmp_path / "run", "--eval-fraction", 0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
@@ -18,6 +19,8 @@ from prefloop.console import say
 from prefloop.types import InputError, Message, Messages
 
 PAD, END = "<|pad|>", "<|end|>"
+MAX_CHARS = 4_000_000
+"""Longer texts are refused before they are tokenised, which takes 200 bytes of memory for each character."""
 ROLES = ("system", "user", "assistant")
 SCRATCH_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
@@ -62,9 +65,19 @@ class Chat:
 
     def _render(self, messages: Sequence[Message], generation_prompt: bool) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt))
+        try:
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation_prompt)
+        except TemplateError as error:
+            # Templates also refuse dialogues by raising: many allow no system turn, or no two turns of one role.
+            raise InputError(
+                f"the model's chat template fails on this dialogue: {error}",
+                remedy="correct the template, or leave such rows out",
+            ) from error
+        return str(text)
 
     def _ids(self, text: str) -> list[int]:
+        if len(text) > MAX_CHARS:
+            raise InputError(f"a text of {len(text):,} characters", remedy=f"at most {MAX_CHARS:,} can be read at once")
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def plain_ids(self, text: str) -> list[int]:
@@ -145,14 +158,17 @@ def load_chat(directory: Path, field: str = "model") -> Chat:
         )
     stops: Any = None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         if (directory / "generation_config.json").exists():
             stops = GenerationConfig.from_pretrained(directory, local_files_only=True).eos_token_id
     except Exception as error:
         raise unreadable("transformers cannot load this tokenizer", error, directory, field) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError("only fast tokenizers are supported (no tokenizer.json)", path=directory, field=field)
-    return Chat(tokenizer, [] if stops is None else stops if isinstance(stops, list) else [stops])
+    try:
+        return Chat(tokenizer, [] if stops is None else stops if isinstance(stops, list) else [stops])
+    except InputError as error:
+        raise InputError(error.problem, path=directory, field=field, remedy=error.remedy) from error
 
 
 def unreadable(problem: str, error: Exception, directory: Path, field: str) -> InputError:

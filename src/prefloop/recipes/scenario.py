@@ -8,11 +8,16 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import multiprocessing
+import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from prefloop.console import say
@@ -24,7 +29,7 @@ from prefloop.reward.scoring import load_scorer
 from prefloop.rundir import RunDir, read_section, resolve_model, sha256_of
 from prefloop.train.checkpoint import checkpoints, step_of
 from prefloop.train.config import policy_config
-from prefloop.types import InputError
+from prefloop.types import EnvironmentStop, InputError
 from prefloop.world.knowledge import World
 from prefloop.world.prompts import make_prompts
 from prefloop.world.scenarios import SCENARIOS, Scenario
@@ -178,47 +183,62 @@ Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def side_by_side(*jobs: Job) -> list[Any]:
-    """Run functions with their arguments in two processes, in order; the first error ends the wait.
+    """Run functions with their arguments in two processes, in order. The first error, or an interrupt, ends them all.
 
-    On Ctrl-C or SIGTERM what has not begun is dropped, and what runs is told to stop as a training command would.
+    The workers are deaf to the terminal's interrupt: this process gets it too, and tells them once, by SIGTERM.
+    Raises EnvironmentStop if a worker is killed.
     """
+    # Started on the first use otherwise, when it would lift the mask of `_starting`.
+    resource_tracker.ensure_running()
     spawn = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn, initializer=_leave_ctrl_c_to_us) as pool:
-        futures = [pool.submit(_in_worker, function, arguments) for function, arguments in jobs]
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as pool:
         try:
-            done, waiting = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
-        except KeyboardInterrupt:
-            for future in futures:
-                future.cancel()
-            for child in set(multiprocessing.active_children()) - others:
-                child.terminate()
+            with _starting():
+                futures = [pool.submit(_interruptible, *job) for job in jobs]
+            done, _ = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            return [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            raise EnvironmentStop("a worker process was killed, perhaps for lack of memory") from error
+        except BaseException:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
             raise
-        for future in waiting:
-            future.cancel()
-        for future in done:
-            future.result()
-        return [future.result() for future in futures]
 
 
-_interrupted: list[bool] = []
-"""In a worker: whether a job of it was interrupted."""
-
-
-def _in_worker(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Run a job, unless the one before was interrupted: a worker has its next job before it can be taken back."""
-    if _interrupted:
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Signals wait while workers start: one that hits here leaves half a worker. Workers inherit the mask, not the
+    handler, so that SIGTERM ends one that has not yet begun its job."""
+    arrived: list[int] = []
+    handler = signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if arrived:
         raise KeyboardInterrupt
+
+
+def _interruptible(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Call a function in a worker; SIGTERM interrupts it, so that it leaves nothing half-written, and ends the worker,
+    so that it begins no other."""
+    signal.signal(signal.SIGTERM, _interrupt_once)
     try:
         return function(*arguments)
     except KeyboardInterrupt:
-        _interrupted.append(True)
-        raise
+        sys.stderr.flush()
+        os._exit(128 + signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _leave_ctrl_c_to_us() -> None:
-    # A terminal sends it to children as well; with our SIGTERM on top it would count twice.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupt_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 class Clock:

@@ -9,8 +9,7 @@ from prefloop.report.config import ReportConfig
 from prefloop.report.demo import render_demo
 from prefloop.report.records import read_result
 from prefloop.report.run import render_run
-from prefloop.rundir import atomic_file
-from prefloop.types import InputError
+from prefloop.rundir import atomic_file, output_file
 
 PAGES: dict[str, Callable[[Path], str]] = {"demo": render_demo}
 """Command that made the run -> its page; the others get the page of a single run."""
@@ -20,11 +19,7 @@ def make(config: ReportConfig) -> dict[str, str]:
     """Write the report, atomically, and answer where it is. Raises InputError for anything but a finished run."""
     run_dir = Path(config.run)
     page = PAGES.get(read_result(run_dir)["command"], render_run)(run_dir)
-    target = run_dir / "report.html" if config.out is None else Path(config.out)
-    if target.is_dir():
-        raise InputError("is a directory", path=target, field="out", remedy="give a file to write")
-    if not target.parent.is_dir():
-        raise InputError("no such directory", path=target.parent, field="out", remedy="make it first")
+    target = run_dir / "report.html" if config.out is None else output_file(config.out)
     with atomic_file(target) as file:
         file.write(page)
     return {"report": str(target)}

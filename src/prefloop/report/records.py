@@ -132,7 +132,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                value = json.loads(line)
+                value = json.loads(line.decode("utf-8"))
             except ValueError as error:
                 raise InputError(f"is not JSON ({error})", path=path, line=number, remedy=MADE_AGAIN) from None
             if not isinstance(value, dict):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from prefloop.report import figures
 from prefloop.report.accuracy import accuracy_blocks
 from prefloop.report.metrics import (
@@ -53,11 +55,39 @@ class StoredRollout(Record):
     step: int
 
 
+class StoredResult(Record):
+    """What the page shows of `result.json`."""
+
+    command: str
+    stopped: str = "unknown"
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    outputs: dict[str, str] = Field(default_factory=dict)
+    answer: Any = None
+
+
+class StoredInput(Record):
+    """One input of a run."""
+
+    path: str = ""
+    sha256: str = ""
+    audit: str = ""
+
+
+class StoredInputs(Record):
+    """What the page shows of `inputs.json`."""
+
+    inputs: dict[str, StoredInput] = Field(default_factory=dict)
+    prefloop: str = ""
+    python: str = ""
+    packages: dict[str, str] = Field(default_factory=dict)
+    seed: int | None = None
+
+
 def render_run(run_dir: Path) -> str:
     """The report of one finished run as one HTML string. Raises InputError if the directory is not one."""
-    result = read_result(run_dir)
+    result = parse(read_result(run_dir), StoredResult, run_dir / "result.json")
     metrics = read_metrics(run_dir)
-    command = result["command"]
+    command = result.command
     sections = [
         PageSection("Result", "result", _result(result, run_dir / "result.json")),
         PageSection("Inputs", "inputs", _inputs(run_dir)),
@@ -69,7 +99,7 @@ def render_run(run_dir: Path) -> str:
     return render_page(
         [section for section in sections if section.blocks],
         title=f"prefloop {command}",
-        subtitle=f"Run {run_dir.resolve().name} · ended: {plain(str(result.get('stopped', 'unknown')))}",
+        subtitle=f"Run {run_dir.resolve().name} · ended: {plain(result.stopped)}",
     )
 
 
@@ -81,22 +111,22 @@ def configuration(run_dir: Path) -> list[Block]:
     return [Fold("config.yaml, defaults included", [Verbatim(path.read_text(encoding="utf-8", errors="replace"))])]
 
 
-def _result(result: Mapping[str, Any], path: Path) -> list[Block]:
-    shown = ANSWERS.get(result["command"])
-    blocks = shown(result.get("answer") or {}, path) if shown else []
-    metrics, outputs = result.get("metrics") or {}, result.get("outputs") or {}
+def _result(result: StoredResult, path: Path) -> list[Block]:
+    shown = ANSWERS.get(result.command)
+    blocks = shown(result.answer or {}, path) if shown else []
+    metrics, outputs = result.metrics, result.outputs
     known = [[METRIC_NAMES[name], name, _cell(value)] for name, value in metrics.items() if name in METRIC_NAMES]
-    rest = [[str(name), _cell(value)] for name, value in metrics.items() if name not in METRIC_NAMES]
+    rest = [[name, _cell(value)] for name, value in metrics.items() if name not in METRIC_NAMES]
     if known:
         blocks.append(Table(["metric, at the end", "key", "value"], known, numeric_from=2))
     if rest:
         table = Table(["metric, at the end", "value"], rest)
         blocks.append(Fold("Further metrics", [table]) if known else table)
     if outputs:
-        rows = [[str(name), str(path)] for name, path in outputs.items()]
+        rows = [[name, path] for name, path in outputs.items()]
         blocks.append(Table(["output", "path in the run directory"], rows, numeric_from=2))
-    if result.get("answer"):
-        text = json.dumps(result["answer"], indent=1, ensure_ascii=False)
+    if result.answer:
+        text = json.dumps(result.answer, indent=1, ensure_ascii=False)
         blocks.append(Fold("The whole answer", [Verbatim(text)]))
     return blocks or [Prose("The run left no numbers beside its files.")]
 
@@ -105,16 +135,13 @@ def _inputs(run_dir: Path) -> list[Block]:
     path = run_dir / "inputs.json"
     if not path.exists():
         return []
-    record = read_json(path)
-    rows = [
-        [str(name), str(entry.get("path", "")), f"{entry.get('sha256', '')[:16]}…", str(entry.get("audit", ""))]
-        for name, entry in record.get("inputs", {}).items()
-    ]
+    record = parse(read_json(path), StoredInputs, path)
+    rows = [[name, entry.path, f"{entry.sha256[:16]}…", entry.audit] for name, entry in record.inputs.items()]
     table = Table(["input", "path", "sha256 (whole in inputs.json)", "audit"], rows, numeric_from=4)
-    versions = {"prefloop": record.get("prefloop"), "python": record.get("python"), **record.get("packages", {})}
+    versions = {"prefloop": record.prefloop, "python": record.python, **record.packages}
     made_with = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     blocks: list[Block] = [table] if rows else [Prose("The run read no file.")]
-    return [*blocks, Prose(made_with, "Made with"), Prose(str(record.get("seed")), "Seed")]
+    return [*blocks, Prose(made_with, "Made with"), Prose(str(record.seed), "Seed")]
 
 
 def _curves(command: str, metrics: Metrics) -> list[Block]:

@@ -41,7 +41,7 @@ def respond(
     batch_size: int = 256,
 ) -> list[TextResponse]:
     """One response to each prompt, in order. Raises InputError for a prompt that does not fit the model's context."""
-    encoded = [chat.encode_prompt(prompt.messages) for prompt in prompts]
+    encoded = [_encode(chat, prompt) for prompt in prompts]
     for prompt, ids in zip(prompts, encoded, strict=True):
         problem = does_not_fit(model, prompt, ids, max_new_tokens)
         if problem is not None:
@@ -59,6 +59,14 @@ def respond(
     return [TextResponse(chat.decode(row.ids), row.finish_reason) for row in sampled]
 
 
+def _encode(chat: Chat, prompt: Prompt) -> list[int]:
+    """The tokens of a prompt. Raises InputError that says where it stands if the chat template refuses it."""
+    try:
+        return chat.encode_prompt(prompt.messages)
+    except InputError as error:
+        raise InputError(error.problem, path=prompt.place or None, remedy=error.remedy) from error
+
+
 def does_not_fit(model: PreTrainedModel, prompt: Prompt, ids: Sequence[int], max_new_tokens: int) -> str | None:
     """What is wrong if the model's positions end before the longest response to `prompt` (its tokens `ids`) does."""
     limit = max_positions(model)
@@ -73,7 +81,7 @@ def does_not_fit(model: PreTrainedModel, prompt: Prompt, ids: Sequence[int], max
 def fitting_prompts(model: PreTrainedModel, chat: Chat, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Prompt]:
     """The prompts that fit the model's context; the others are named. Raises InputError if none does."""
     problems = {
-        index: does_not_fit(model, prompt, chat.encode_prompt(prompt.messages), max_new_tokens)
+        index: does_not_fit(model, prompt, _encode(chat, prompt), max_new_tokens)
         for index, prompt in enumerate(prompts)
     }
     too_long = [problem for problem in problems.values() if problem is not None]

@@ -110,7 +110,10 @@ def within_length(
     rows: list[Row] = []
     too_long: list[str] = []
     for record in records:
-        row = encode(record)
+        try:
+            row = encode(record)
+        except InputError as error:
+            raise InputError(error.problem, path=name(record), field=error.field, remedy=error.remedy) from error
         if num_tokens(row) > limit.num_tokens:
             too_long.append(f"{name(record)} ({num_tokens(row)} tokens)")
         else:

@@ -1,0 +1,61 @@
+"""Jobs of a recipe in two processes: Ctrl-C and SIGTERM reach them as they reach a training command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from prefloop.train.checkpoint import checkpoints, step_of
+
+PROGRAM = """
+import signal, sys
+from prefloop.recipes.scenario import side_by_side
+from prefloop.train.config import SFTConfig
+from prefloop.train.sft import train
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    data, *outs = sys.argv[1:]
+    shape = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 300}
+    more = {"batch_size": 2, "num_epochs": 500, "eval_fraction": 0.0, "checkpoint_every": 10_000}
+    jobs = [(train, (SFTConfig(data=(data,), out=out, scratch=shape, **more),)) for out in outs]
+    try:
+        side_by_side(*jobs)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_a_stop_reaches_the_processes_and_loses_no_finished_step(tmp_path, number, to_all):
+    """SIGTERM as a scheduler sends it, to the parent alone; Ctrl-C as a terminal does, to all."""
+    rows = [{"prompt": f"a {number % 7}", "completion": "b c"} for number in range(64)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "program.py").write_text(PROGRAM)
+    outs = [tmp_path / name for name in ("a", "b", "c")]
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "program.py", tmp_path / "data.jsonl", *outs],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not all((out / "metrics.jsonl").exists() for out in outs[:2]):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        (os.killpg if to_all else os.kill)(process.pid, number)
+        assert process.wait(timeout=60) == 130
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    for out in outs[:2]:
+        num_steps = len((out / "metrics.jsonl").read_text().splitlines())
+        assert step_of(checkpoints(out / "checkpoints")[-1]) == num_steps < 500 * 32
+    assert not outs[2].exists(), "what has not begun does not begin"
