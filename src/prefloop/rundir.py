@@ -178,6 +178,7 @@ class RunDir:
         self._lock = (self.path / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._discard_half_written()
             self._record(inputs)
         except BlockingIOError:
             self._lock.close()
@@ -203,6 +204,13 @@ class RunDir:
                 raise
             problem = f"this directory cannot be made ({(error.strerror or str(error)).lower()})"
             raise InputError(problem, path=self.path, field="out", remedy="give another --out") from error
+
+    def _discard_half_written(self) -> None:
+        """Delete what `atomic_file` left where a process was killed in the middle of it."""
+        for directory in (self.path, self.path / "rollouts"):
+            for leftover in directory.glob(".*.tmp"):
+                if leftover.is_file():
+                    leftover.unlink()
 
     def _begun(self) -> bool:
         """Whether anything was made here beside the record of config and inputs; half-written files do not count."""

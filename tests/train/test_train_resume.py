@@ -293,8 +293,13 @@ def test_half_written_checkpoints_and_lines_do_not_count(prefloop, unbroken, bro
         file.write('{"step": 14, "score/mean": 0.2')
     with (root.parent / "rollouts" / "rollouts.jsonl").open("ab") as file:
         file.write(b'{"step": 14, "response": "caf}' + b"\xc3")
+    for place in (root.parent / ".metrics.jsonl.31946.tmp", root.parent / "rollouts" / ".rollouts.jsonl.31946.tmp"):
+        place.write_text("half")
     assert_same_end(prefloop(" ".join(words)), unbroken("policy"))
     assert not leftover.exists()
+    for run in (root.parent, unbroken("policy").run):
+        assert sorted(os.listdir(run / "rollouts")) == ["rollouts.jsonl"]
+    assert not [name for name in os.listdir(root.parent) if name.endswith(".tmp")]
     rollouts = [run / "rollouts" / "rollouts.jsonl" for run in (root.parent, unbroken("policy").run)]
     assert rollouts[0].read_bytes() == rollouts[1].read_bytes()
 
