@@ -227,7 +227,7 @@ class PolicyTrainer:
         last: dict[str, float] = {}
         num_updates = 0
         for part, part_advantages in self._minibatches(state.step, batch, advantages):
-            metrics = self._backward(state, part, part_advantages)
+            metrics = self.backward(state, part, part_advantages)
             if algorithm.ends_update(float(metrics["policy/approx_kl"])):
                 for optimizer in state.optimizers.values():
                     optimizer.zero_grad(set_to_none=True)
@@ -277,7 +277,7 @@ class PolicyTrainer:
             found[f"{name}/grad_norm"], found[f"{name}/lr"] = norm, rate
         return found
 
-    def _backward(self, state: TrainState, batch: RolloutBatch, advantages: Advantages) -> dict[str, Tensor]:
+    def backward(self, state: TrainState, batch: RolloutBatch, advantages: Advantages) -> dict[str, Tensor]:
         """Backward over one optimiser step's rows, in micro-batches."""
         config, algorithm, mask = self.config, self.algorithm, batch.response_mask
         denominator = loss_denominator(mask, reduction=algorithm.loss_reduction, max_length=config.max_new_tokens)
