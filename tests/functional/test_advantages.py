@@ -177,9 +177,22 @@ def test_explained_variance_takes_returns_below_zero() -> None:
     assert explained_variance(rows([-1.0, -3.0, 0]), rows([-1.0, -3.0, 9.0]), mask).item() == pytest.approx(1)
 
 
-def test_rewards_stay_on_the_device_of_their_inputs() -> None:
-    scores, k1, mask = torch.ones(3, device="meta"), torch.ones(3, 5, device="meta"), MASK.to("meta")
-    assert shape_rewards(scores, k1, mask, kl_coef=0.1).device.type == "meta"
+def test_all_stays_on_the_device_and_in_the_dtype_of_its_inputs() -> None:
+    """A tensor on `meta` has no numbers either: whoever waits for the device to tell one fails."""
+    per_row = torch.ones(4, dtype=torch.float64, device="meta")
+    per_token, mask = per_row.unsqueeze(1).expand(4, 5), torch.ones(4, 5, dtype=torch.bool, device="meta")
+    found = [
+        shape_rewards(per_row, per_token, mask, kl_coef=0.1),
+        *gae(per_token, per_token, mask),
+        leave_one_out(per_row, group_size=2),
+        group_normalise(per_row, group_size=2),
+        per_row * best_of_group(per_row, group_size=2),
+        reward_to_go(per_token, mask),
+        importance_weights(per_token, per_token, mask),
+        broadcast_to_tokens(per_row, mask),
+        explained_variance(per_token, per_token, mask),
+    ]
+    assert {(x.dtype, x.device.type) for x in found} == {(torch.float64, "meta")}
 
 
 def test_gradients_agree_with_finite_differences() -> None:
@@ -225,9 +238,17 @@ def test_dr_grpo_is_rloo_up_to_a_factor() -> None:
     )
 
 
+def test_group_normalisation_refuses_groups_that_do_not_exist() -> None:
+    for group_size in (1, 3):
+        with pytest.raises(AssertionError):
+            group_normalise(torch.ones(4), group_size=group_size)
+
+
 def test_the_best_of_a_group_by_hand() -> None:
     returns = torch.tensor([1.0, 3, 2, 7, 7, 0])
-    assert best_of_group(returns, group_size=3).tolist() == [False, True, False, True, False, False]
+    best = best_of_group(returns, group_size=3)
+    assert best.tolist() == [False, True, False, True, False, False]
+    assert returns[best].tolist() == [3, 7]
 
 
 def test_reward_to_go_by_hand() -> None:
@@ -249,3 +270,6 @@ def test_importance_weights_by_hand() -> None:
     found = importance_weights(ratio.log(), torch.zeros(1, 5), mask)
     assert found[0].tolist() == pytest.approx([0.5, 1, 1.5, 2, 1])
     assert importance_weights(ratio.log(), torch.zeros(1, 5), mask, ceiling=1.2)[0, 2].item() == pytest.approx(1.2)
+    # 0.3 to the trainer and 0.2 to the sampler; 0.1 and 0.2.
+    trainer, sampler = rows([0.3, 0.1]).log(), rows([0.2, 0.2]).log()
+    assert importance_weights(trainer, sampler, mask[:, :2]).tolist()[0] == pytest.approx([1.5, 0.5])

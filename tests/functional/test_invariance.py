@@ -1,5 +1,6 @@
 """Padding changes nothing, and a step split into micro-batches is the same step, for every loss."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -105,6 +106,27 @@ def test_padding_changes_no_loss_gradient_or_metric(name: str, seed: int, column
         assert found == pytest.approx(value.item(), rel=1e-12, abs=1e-14), metric
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", TOKEN_LOSSES)
+def test_a_token_loss_keeps_the_dtype(name: str, dtype: torch.dtype) -> None:
+    loss, reduction = TOKEN_LOSSES[name]
+    *tensors, mask = batch(7)
+    denominator = loss_denominator(mask, reduction=reduction, max_length=MAX_LENGTH)
+    output, gradient = run(loss, *(x.to(dtype) for x in tensors), mask, denominator)
+    found = [output.loss, gradient, *output.metrics.values(), *output.token_sums.values()]
+    assert {x.dtype for x in found} == {dtype}
+
+
+@pytest.mark.parametrize("name", TOKEN_LOSSES)
+def test_a_token_loss_makes_no_device_wait(name: str) -> None:
+    """A tensor on `meta` has no numbers: whoever asks for one, be it `.item()`, `bool` or `max`, fails."""
+    loss, reduction = TOKEN_LOSSES[name]
+    *tensors, mask = (x.to("meta") for x in batch(7))
+    output, gradient = run(loss, *tensors, mask, loss_denominator(mask, reduction=reduction, max_length=MAX_LENGTH))
+    found = [output.loss, gradient, *output.metrics.values(), *output.token_sums.values()]
+    assert {x.device.type for x in found} == {"meta"}
+
+
 @given(seed=st.integers(0, 2**31), columns=st.integers(0, 3), garbage=st.sampled_from([math.nan, math.inf, 3.0]))
 def test_padding_changes_no_reward_advantage_or_explained_variance(seed: int, columns: int, garbage: float) -> None:
     k1, values, _, mask = batch(seed)
@@ -175,6 +197,14 @@ def test_micro_batches_change_no_gradient_of_a_pair_loss(name: str, weighted: bo
     assert expected.abs().max() > 1e-3
     torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]), expected, rtol=0, atol=1e-10)
     assert_same_step([output for output, _ in parts], whole)
+
+
+@pytest.mark.parametrize("name", PAIR_LOSSES)
+def test_a_pair_loss_makes_no_device_wait_and_keeps_the_dtype(name: str) -> None:
+    for dtype, device in itertools.product((torch.float32, torch.float64), ("cpu", "meta")):
+        a, b, weights = torch.ones(3, NUM_ROWS, dtype=dtype, device=device).unbind()
+        output = PAIR_LOSSES[name](a, b, weights, weights.sum())
+        assert {(x.dtype, x.device.type) for x in (output.loss, *output.metrics.values())} == {(dtype, device)}
 
 
 @pytest.mark.parametrize("num_parts", [1, 2, 4, 8])

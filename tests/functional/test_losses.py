@@ -93,6 +93,19 @@ def test_a_step_in_which_no_token_counts_has_loss_and_gradient_zero(reduction: R
     assert set(numbers(dict(output.metrics)).values()) == {0.0}
 
 
+@pytest.mark.parametrize("one", [1, 1.0, torch.tensor(1), torch.tensor(0), torch.tensor(0.25)])
+def test_a_denominator_of_one_or_less_is_one(one: Tensor | float) -> None:
+    row, mask = doubles(-3.0, math.nan).unsqueeze(0), torch.tensor([[True, False]])
+    assert nll_loss(row, mask, denominator=one).loss.item() == 3
+
+
+def test_a_float_denominator_keeps_the_digits_of_a_float64_loss() -> None:
+    row, mask = doubles(-1.0, -2.0).unsqueeze(0), torch.tensor([[True, True]])
+    assert nll_loss(row, mask, denominator=10 / 3).loss.item() == pytest.approx(0.9, rel=1e-14)
+    gspo = sequence_ratio_loss(row, row, -row, mask, clip_range=0.2, clip_range_high=0.2, denominator=10 / 3)
+    assert gspo.loss.item() == pytest.approx(-0.45, rel=1e-14)
+
+
 def test_nll_by_hand() -> None:
     logprobs = torch.tensor([[0.5, 0.25, 0.125, 0.0]]).log().requires_grad_()
     output = nll_loss(logprobs, MASK[:1], denominator=torch.tensor(4))
@@ -143,6 +156,33 @@ def test_the_dual_clip_by_hand() -> None:
     assert output.token_sums["policy/clip_fraction"].item() == 2
 
 
+def test_the_dual_clip_leaves_small_advantages_above_zero_alone() -> None:
+    ratio, old, mask = doubles(5.0, 1.1).unsqueeze(0), torch.zeros(1, 2, dtype=torch.float64), MASK[:1, :2]
+    advantages = doubles(0.5, 0.25).unsqueeze(0)
+    settings = {"clip_range": 0.2, "denominator": 1}
+    for dual_clip in (None, 3.0):
+        output = clipped_policy_loss(ratio.log(), old, advantages, mask, dual_clip=dual_clip, **settings)
+        assert output.loss.item() == pytest.approx(-0.6 - 0.275)
+
+
+def test_a_token_exactly_at_a_bound_is_not_cut_off() -> None:
+    """Binary fractions, so that nothing rounds: bounds at 1/2, 2 and, dual, 4."""
+    ratio, old = doubles(2.0, 0.5, 4.0).unsqueeze(0), torch.zeros(1, 3, dtype=torch.float64)
+    assert ratio.log().exp().tolist() == ratio.tolist()
+    output = clipped_policy_loss(
+        ratio.log(),
+        old,
+        doubles(1, -1, -1).unsqueeze(0),
+        torch.ones(1, 3, dtype=torch.bool),
+        clip_range=0.5,
+        clip_range_high=1.0,
+        dual_clip=4.0,
+        denominator=1,
+    )
+    assert output.loss.item() == -2 + 0.5 + 4
+    assert output.token_sums["policy/clip_fraction"].item() == 0
+
+
 def test_a_sequence_ratio_is_the_geometric_mean_by_hand() -> None:
     # Row 1: ratios 2 and 1/2, so s = 1; row 2: ratio 1.5 and gain, cut off at 1.4; row 3: ratio 0.5 and loss, at 0.7.
     ratio = doubles(2.0, 0.5, 1.5, math.nan, 0.5, 0.5).view(3, 2)
@@ -157,6 +197,17 @@ def test_a_sequence_ratio_is_the_geometric_mean_by_hand() -> None:
     (gradient,) = torch.autograd.grad(output.loss, logprobs)
     assert gradient.flatten().tolist() == pytest.approx([-4 / 2 / 3, -4 / 2 / 3, 0, 0, 0, 0])
     assert numbers(dict(output.token_sums)) == {"policy/clip_fraction": 3}
+
+
+def test_the_gradient_of_a_sequence_ratio_by_hand() -> None:
+    """Zheng et al. (2025), equation 10: every token of a response pulls with s A / |y|, whatever its own ratio is."""
+    old = doubles(-1.0, -2.0).unsqueeze(0)
+    # Ratios 8 and 1/2: s = 2.
+    logprobs = (old + doubles(8.0, 0.5).log()).requires_grad_()
+    advantages, mask = doubles(3, 3).unsqueeze(0), torch.tensor([[True, True]])
+    output = sequence_ratio_loss(logprobs, old, advantages, mask, clip_range=9, clip_range_high=9, denominator=1)
+    assert output.loss.item() == pytest.approx(-6)
+    assert torch.autograd.grad(output.loss, logprobs)[0][0].tolist() == pytest.approx([-3, -3])
 
 
 def test_the_kl_loss_by_hand() -> None:
@@ -184,10 +235,31 @@ def test_ppo_reduces_by_token_unless_told_and_by_sequence_when_told() -> None:
     assert by_row.loss.item() == pytest.approx(-(2 + 8) / 2)
 
 
+def test_clipping_and_its_metrics_make_no_device_wait() -> None:
+    """A tensor on `meta` has no numbers: whoever asks for one fails."""
+    tokens, mask = torch.ones(2, 3, dtype=torch.float64, device="meta"), torch.ones(2, 3, device="meta").bool()
+    output = clipped_policy_loss(tokens, tokens, tokens, mask, clip_range=0.2, dual_clip=3.0, denominator=2)
+    largest, sums = ratio_metrics(tokens, tokens, mask)
+    found = [output.loss, *output.token_sums.values(), largest, *sums.values()]
+    assert {(x.dtype, x.device.type) for x in found} == {(torch.float64, "meta")}
+
+
 def test_ratio_max_can_be_below_one() -> None:
     logprobs = doubles(-1.0, 0.0).unsqueeze(0)
     largest, _ = ratio_metrics(logprobs, torch.zeros(1, 2), torch.tensor([[True, False]]))
     assert largest.item() == pytest.approx(math.exp(-1))
+
+
+def test_ratio_metrics_do_not_see_what_stands_outside_the_mask() -> None:
+    old = doubles(-1.0, math.nan, 0.0).unsqueeze(0)
+    logprobs = (old + doubles(2.0, 1.0, math.inf).log()).requires_grad_()
+    largest, sums = ratio_metrics(logprobs, old, torch.tensor([[True, False, False]]))
+    assert numbers({"largest": largest, **sums}) == pytest.approx(
+        {"largest": 2, "policy/ratio_mean": 2, "policy/approx_kl": 1 - LN2}
+    )
+    # No token, no movement.
+    largest, sums = ratio_metrics(logprobs, old, torch.tensor([[False, False, False]]))
+    assert {largest.item(), *numbers(sums).values()} == {0.0}
 
 
 def test_policy_gradient_by_hand() -> None:

@@ -101,6 +101,15 @@ def test_robust_dpo_by_hand() -> None:
     assert output.metrics["preference/chosen_reward"].item() == pytest.approx(2.0)
 
 
+def test_robust_dpo_weights_by_hand() -> None:
+    # Margins 0 and 1: the first loses log 2.
+    output = robust_dpo_loss(
+        doubles(0, 1), doubles(0, 0), beta=1.0, label_smoothing=0.2, weights=doubles(3, 1), denominator=4
+    )
+    assert output.loss.item() == pytest.approx((3 * LN2 + (0.8 * softplus(-1) - 0.2 * softplus(1)) / 0.6) / 4)
+    assert output.metrics["preference/margin"].item() == pytest.approx(1 / 4)
+
+
 @pytest.mark.parametrize("share", [0.05, 0.3])
 def test_the_mean_of_robust_dpo_over_swapped_labels_is_dpo(share: float) -> None:
     """Every way in which three labels can be swapped, each with its probability. cDPO has not this property."""
@@ -198,6 +207,27 @@ def test_kto_at_the_reference_is_half_and_says_nothing_of_a_kind_that_is_not_the
         "preference/reference_point": 0.0,
         "preference/chosen_reward": 0.0,
     }
+
+
+def test_kto_weighs_both_kinds_alike_unless_told_and_rewards_by_weight() -> None:
+    ratios, desirable = doubles(2, -4), torch.tensor([True, False])
+    output = kto_loss(ratios, desirable, reference_point=0.0, beta=0.5, weights=doubles(4, 2), denominators=(8.0, 4.0))
+    # Gains 1 and 2. The step has another response of each kind, of weight 4 and 2, elsewhere.
+    assert output.loss.item() == pytest.approx((4 * sigmoid(-1) + 2 * sigmoid(-2)) / 12)
+    assert output.metrics["preference/chosen_reward"].item() == pytest.approx(4 * 1 / 8)
+    assert output.metrics["preference/rejected_reward"].item() == pytest.approx(2 * -2 / 4)
+
+
+def test_kto_knows_two_kinds_of_responses() -> None:
+    with pytest.raises(ValueError):
+        kto_loss(
+            doubles(1),
+            torch.tensor([True]),
+            reference_point=0.0,
+            beta=0.5,
+            weights=doubles(1),
+            denominators=(1.0, 0.0, 1.0),  # type: ignore[arg-type]
+        )
 
 
 def test_far_margins_do_not_overflow() -> None:

@@ -24,6 +24,7 @@ def doubles(*values: float) -> Tensor:
 
 def test_clipping_by_hand() -> None:
     assert clip_scores(doubles(-7, -5, 0.25, 5, 90), limit=5.0).tolist() == [-5, -5, 0.25, 5, 5]
+    assert clip_scores(doubles(-7, 0.25), limit=0.5).tolist() == [-0.5, 0.25]
     with pytest.raises(AssertionError):
         clip_scores(doubles(1), limit=0.0)
 
@@ -36,6 +37,13 @@ def test_whitening_by_hand() -> None:
     assert kept.tolist() == pytest.approx([4 - 3 / deviation, 4 - 1 / deviation, 4 + 4 / deviation, 100])
     removed = whiten_scores(doubles(1, 3, 8, 100), counted, keep_mean=False, eps=0.0)
     assert removed.tolist() == pytest.approx([-3 / deviation, -1 / deviation, 4 / deviation, 100])
+
+
+def test_whitening_adds_a_hundred_millionth_to_the_variance_unless_told() -> None:
+    # Variance 1e-8, doubled by eps; 1, quadrupled by an eps of 3.
+    everyone = torch.ones(2, dtype=torch.bool)
+    assert whiten_scores(doubles(-1e-4, 1e-4), everyone).tolist() == pytest.approx([-math.sqrt(0.5), math.sqrt(0.5)])
+    assert whiten_scores(doubles(1, 3), everyone, eps=3.0).tolist() == [1.5, 2.5]
 
 
 def test_whitening_of_equal_scores_leaves_them() -> None:
@@ -58,8 +66,9 @@ def test_sigmoid_against_the_reference_by_hand() -> None:
     reference = doubles(0, 2 * math.log(3), 1.0, 1.0).view(2, 2)
     shaped = sigmoid_against_reference(doubles(math.log(3), 1.0), reference)
     assert shaped.tolist() == pytest.approx([(3 / 4 + 1 / 4) / 2, 1 / 2])
-    with pytest.raises(AssertionError):
-        sigmoid_against_reference(doubles(1.0), doubles(1.0))
+    for reference in (doubles(1.0), doubles().view(1, 0), doubles(1.0).view(1, 1, 1), doubles(1.0, 2.0).view(2, 1)):
+        with pytest.raises(AssertionError):
+            sigmoid_against_reference(doubles(1.0), reference)
 
 
 @given(SCORES, st.floats(-3, 3))
@@ -92,6 +101,8 @@ def test_soft_overlong_penalty_by_hand() -> None:
     lengths = torch.tensor([3, 12, 13, 16, 20, 25])
     assert soft_overlong_penalty(lengths, max_length=20, cache=8).tolist() == [0, 0, -1 / 8, -1 / 2, -1, -1]
     assert soft_overlong_penalty(torch.tensor([0, 1, 4]), max_length=4, cache=4).tolist() == [0, -0.25, -1]
+    # A cache of one token: all or nothing.
+    assert soft_overlong_penalty(torch.tensor([3, 4]), max_length=4, cache=1).tolist() == [0, -1]
     for cache in (0, 5):
         with pytest.raises(AssertionError):
             soft_overlong_penalty(lengths, max_length=4, cache=cache)

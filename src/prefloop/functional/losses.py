@@ -43,15 +43,15 @@ def reduce_loss(
 ) -> Tensor:
     """Reduce per-token losses [B, T] to a scalar: "sequence" sums the rows' means, the others sum the tokens.
 
-    `denominator` comes from `loss_denominator` with the same reduction. 0 (a step in which no token counts) is taken
-    as 1, so that loss and gradient are 0.
+    `denominator` comes from `loss_denominator` with the same reduction. Below 1 it is taken as 1: where no token of the
+    step counts it is 0, and loss and gradient are then 0.
     """
     assert reduction in get_args(Reduction)
     if reduction == "sequence":
         total = masked_mean(per_token, response_mask, dim=1).sum()
     else:
         total = masked_sum(per_token, response_mask)
-    return total / torch.as_tensor(denominator).clamp(min=1)
+    return total / _at_least_one(denominator)
 
 
 def nll_loss(logprobs: Tensor, mask: Tensor, *, denominator: Tensor | float) -> LossOutput:
@@ -82,7 +82,7 @@ def clipped_policy_loss(
 
     `clip_range_high`: the upper side where it differs from the lower (DAPO, Yu et al. 2025, equation 8). `dual_clip` c:
     where A_t < 0 the loss is at most -c A_t, so that a token that has become far likelier does not dominate (Ye et al.
-    2020, equation 8). All tensors [B, T]. Metric: `policy/loss`; token sum: `policy/clip_fraction`, tokens whose
+    2020, equation 5). All tensors [B, T]. Metric: `policy/loss`; token sum: `policy/clip_fraction`, tokens whose
     gradient is cut off.
     """
     ratio = zero_outside(logprobs - old_logprobs, response_mask).exp()
@@ -121,7 +121,7 @@ def sequence_ratio_loss(
     advantage = masked_mean(advantages, response_mask, dim=1)
     unclipped = -ratio * advantage
     clipped = -ratio.clamp(1.0 - clip_range, 1.0 + clip_range_high) * advantage
-    loss = torch.maximum(unclipped, clipped).sum() / torch.as_tensor(denominator).clamp(min=1)
+    loss = torch.maximum(unclipped, clipped).sum() / _at_least_one(denominator)
     clip_fraction = ((clipped > unclipped) * response_mask.sum(dim=1)).sum().to(ratio.dtype)
     return LossOutput(loss, {"policy/loss": loss.detach()}, {"policy/clip_fraction": clip_fraction})
 
@@ -241,6 +241,11 @@ def bradley_terry_loss(
             "reward/margin": _weighted(margin, weights) / denominator,
         }
     return LossOutput(loss, metrics)
+
+
+def _at_least_one(denominator: Tensor | float) -> Tensor | float:
+    # A float stays one: as a tensor it would be rounded to fp32.
+    return denominator.clamp(min=1) if isinstance(denominator, Tensor) else max(denominator, 1)
 
 
 def _weighted(per_pair: Tensor, weights: Tensor | None) -> Tensor:
