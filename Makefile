@@ -2,6 +2,7 @@
 #
 #   make venv     installs everything that development needs
 #   make test     the same, then runs the tests
+#   make coverage the same, then the tests with their branch coverage, and fails where a package is below its limit
 #   make lint     the same, then ruff, mypy and import-linter
 #   make demo     installs what running needs, then runs the whole loop in the simulated world
 #   make clean    removes caches and build products (neither .venv nor runs)
@@ -18,7 +19,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: venv test lint demo clean
+.PHONY: venv test coverage lint demo clean
 
 venv: .venv/.installed-dev
 
@@ -37,6 +38,10 @@ venv: .venv/.installed-dev
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+coverage: .venv/.installed-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS) --cov --cov-report= --cov-report=json:.coverage.json
+	$(BIN)/python tests/coverage_table.py .coverage.json
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
