@@ -2,6 +2,7 @@
 #
 #   make venv     installs everything that development needs
 #   make test     the same, then runs the tests
+#   make coverage the same, then the tests with their branch coverage, and fails where a package is below its limit
 #   make test-peers   makes .venv-peers-trl and .venv-peers-trl-1.12 too, then compares with these releases of TRL
 #   make lint     the same, then ruff, mypy and import-linter
 #   make test-crash       kills runs and damages checkpoints, at random, and compares the ends (minutes; not in CI)
@@ -23,7 +24,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: venv test test-peers test-crash test-crash-full lint demo clean
+.PHONY: venv test coverage test-peers test-crash test-crash-full lint demo clean
 
 venv: .venv/.installed-dev
 
@@ -42,6 +43,10 @@ venv: .venv/.installed-dev
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+coverage: .venv/.installed-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS) --cov --cov-report= --cov-report=json:.coverage.json
+	$(BIN)/python tests/coverage_table.py .coverage.json
 
 .venv-peers-%/.installed: tests/peers/requirements-%.txt
 	@echo "installing into .venv-peers-$*: $(TORCH), transformers, TRL (1.2 GB as a CPU build)"

@@ -67,6 +67,25 @@ def test_finished_means_that_the_result_is_there(out, capsys):
     assert json.loads((out / "result.json").read_text())["answer"] == {"x": [1]}
 
 
+def test_what_is_not_finite_is_null_in_the_files_of_a_run(out):
+    nan, infinite = float("nan"), float("inf")
+    with opened(out) as run:
+        run.log(1, {"a/b": nan, "a/c": 2.0})
+        run.finish(
+            stopped="done", metrics={"a/b": nan}, outputs={}, answer={"interval": (-infinite, 1.0), "x": [{"y": nan}]}
+        )
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    row, result = (
+        json.loads((out / name).read_text(), parse_constant=refuse) for name in ("metrics.jsonl", "result.json")
+    )
+    assert row == {"step": 1, "a/b": None, "a/c": 2.0}
+    assert result["metrics"] == {"a/b": None}
+    assert result["answer"] == {"interval": [None, 1.0], "x": [{"y": None}]}
+
+
 def test_a_directory_in_which_nothing_was_made_is_taken_over(out):
     with opened(out):
         (out / ".inputs.json.99.tmp").write_text("half")

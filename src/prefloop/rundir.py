@@ -17,6 +17,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
 import shlex
@@ -291,9 +292,9 @@ class RunDir:
         return RunResult(**stored)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line to `metrics.jsonl`."""
+        """Append one line to `metrics.jsonl`; what is not finite becomes null, since JSON has no word for it."""
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+            file.write(json.dumps(_finite({"step": step, **metrics}), allow_nan=False) + "\n")
 
     def sync(self) -> None:
         """Have metrics and rollouts on disk, so that no checkpoint outlives the log of the steps before it."""
@@ -324,11 +325,21 @@ class RunDir:
         answer: Mapping[str, Any] | None = None,
         next_command: str = "",
     ) -> RunResult:
-        """Write `result.json`, last and atomically."""
+        """Write `result.json`, last and atomically; what is not finite becomes null."""
         result = RunResult(str(self.path), self.command, stopped, dict(metrics), dict(outputs), next_command)
         stored = dataclasses.asdict(result)
-        write_json(self.path / "result.json", stored if answer is None else {**stored, "answer": dict(answer)})
+        stored |= {} if answer is None else {"answer": dict(answer)}
+        write_json(self.path / "result.json", _finite(stored))
         return result
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for NaN and infinities."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _keep_until(path: Path, step: int) -> None:

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from prefloop.recipes.scenario import side_by_side
-from prefloop.rundir import atomic_file
 from prefloop.types import EnvironmentStop, InputError
 
+JOBS = """
+import os, signal, time
+from prefloop.rundir import atomic_file
+from prefloop.types import InputError
+
+def double(number):
+    return 2 * number
+
+def refuse():
+    raise InputError("is wrong", field="x")
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def write_slowly(path):
+    with atomic_file(path) as file:
+        file.write("half")
+        time.sleep(600)
+"""
+"""In a module of its own, which workers can import wherever the tests are run from."""
+
 PROGRAM = """
-import signal, sys, time
+import signal, sys
 from pathlib import Path
 from prefloop.recipes.scenario import side_by_side
-from tests.recipes.test_side_by_side import write_slowly
+from side_by_side_jobs import write_slowly
 
 def stop(number, frame):
     raise KeyboardInterrupt
@@ -34,37 +56,27 @@ if __name__ == "__main__":
 """
 
 
-def double(number: int) -> int:
-    return 2 * number
+@pytest.fixture
+def jobs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    folder = tmp_path_factory.mktemp("jobs")
+    (folder / "side_by_side_jobs.py").write_text(JOBS)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "side_by_side_jobs", raising=False)
+    return importlib.import_module("side_by_side_jobs")
 
 
-def refuse() -> None:
-    raise InputError("is wrong", field="x")
-
-
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def write_slowly(path: Path) -> None:
-    """Hold a half-written file open for as long as a test may take."""
-    with atomic_file(path) as file:
-        file.write("half")
-        time.sleep(600)
-
-
-def test_answers_come_in_the_order_of_the_jobs() -> None:
-    assert side_by_side(*((double, (number,)) for number in range(3))) == [0, 2, 4]
+def test_answers_come_in_the_order_of_the_jobs(jobs: ModuleType) -> None:
+    assert side_by_side(*((jobs.double, (number,)) for number in range(3))) == [0, 2, 4]
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(EnvironmentStop, match="a worker process was killed"):
-        side_by_side((die, ()))
+        side_by_side((jobs.die, ()))
     assert signal.getsignal(signal.SIGTERM) is before
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def test_an_error_ends_the_other_job_at_once(tmp_path: Path) -> None:
+def test_an_error_ends_the_other_job_at_once(jobs: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="x: is wrong"):
-        side_by_side((write_slowly, (tmp_path / "a",)), (refuse, ()))
+        side_by_side((jobs.write_slowly, (tmp_path / "a",)), (jobs.refuse, ()))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -77,12 +89,11 @@ def test_an_interrupt_ends_every_worker_and_leaves_nothing_half_written(
     tmp_path: Path, early: bool, to_all: bool
 ) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "side_by_side_jobs.py").write_text(JOBS)
     (tmp_path / "out").mkdir()
     command = [sys.executable, str(tmp_path / "program.py"), *(str(tmp_path / "out" / name) for name in "abc")]
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)])}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "starting\n"
