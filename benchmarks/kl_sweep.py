@@ -30,7 +30,7 @@ from prefloop.world.writers import make_demonstrations
 
 COEFFICIENTS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
 SHARED = "--algorithm rloo --num-steps 48 --prompts-per-step 24 --optimizer.lr 5e-4 --kl-budget none"
-SCENARIOS = {"honest": (False, True), "confidence": (False, True)}
+SCENARIOS = {"honest": (False, True), "confidence": (False,)}
 """Whose reward model is optimised, and whether without and with PPO-ptx."""
 RIGHT = 0.1
 """The coefficient whose KL is the adaptive one's target."""
