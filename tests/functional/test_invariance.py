@@ -108,13 +108,15 @@ def test_padding_changes_no_loss_gradient_or_metric(name: str, seed: int, column
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", TOKEN_LOSSES)
-def test_a_token_loss_keeps_the_dtype(name: str, dtype: torch.dtype) -> None:
+def test_a_token_loss_keeps_the_dtype_and_logs_numbers_without_a_gradient(name: str, dtype: torch.dtype) -> None:
     loss, reduction = TOKEN_LOSSES[name]
     *tensors, mask = batch(7)
     denominator = loss_denominator(mask, reduction=reduction, max_length=MAX_LENGTH)
     output, gradient = run(loss, *(x.to(dtype) for x in tensors), mask, denominator)
-    found = [output.loss, gradient, *output.metrics.values(), *output.token_sums.values()]
-    assert {x.dtype for x in found} == {dtype}
+    logged = [*output.metrics.values(), *output.token_sums.values()]
+    assert {x.dtype for x in (output.loss, gradient, *logged)} == {dtype}
+    # What is logged must not keep the graph alive.
+    assert output.loss.requires_grad and not any(x.requires_grad for x in logged)
 
 
 @pytest.mark.parametrize("name", TOKEN_LOSSES)
