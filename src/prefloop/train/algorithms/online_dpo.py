@@ -56,5 +56,6 @@ class OnlineDPO(Algorithm):
             beta=self.beta,
             # A response that is masked out leaves nothing to compare.
             weights=order.abs() * mask.any(dim=1).view(-1, 2).all(dim=1),
-            denominator=denominator / 2,
+            # Where no pair is left there is nothing to divide.
+            denominator=(denominator / 2).clamp(min=1),
         )
