@@ -16,9 +16,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from prefloop.models.batching import TokenBatch, collate
+from prefloop.models.chat import Encoded
 from prefloop.models.config import LoraConfig
 from prefloop.models.decoder import FAMILIES, InferenceWeights, hidden_at, unsupported
 from prefloop.models.lora import add_adapters, merged, nudged
+from prefloop.models.stream import stream_of
 from prefloop.rollout.slots import Slots
 
 SHAPE = {
@@ -71,6 +74,24 @@ def batch():
     return ids.masked_fill(torch.arange(12) >= lengths[:, None], 0), lengths
 
 
+def plain(ids, lengths):
+    """A batch without answers: nothing to share."""
+    return TokenBatch(ids, lengths, torch.zeros_like(ids, dtype=torch.bool))
+
+
+PROMPTS = [[5, 9, 33, 6], [5, 9, 33, 6], [5, 9, 33, 6], [7], [60, 2, 8], [60, 2, 8], [5, 9, 33, 6]]
+ANSWERS = [[4, 4, 4], [11], [4, 90, 12, 13, 14, 15], [8, 8], [3], [3, 71], [21, 22]]
+
+
+def shared_batch():
+    """Runs of three, one, two and one rows with the same prompt."""
+    rows = [
+        Encoded(prompt + answer, [False] * len(prompt) + [True] * len(answer))
+        for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)
+    ]
+    return collate(rows, pad_id=0)
+
+
 def test_every_family_is_tested():
     assert {name.split()[0] for name in MODELS} == set(FAMILIES)
 
@@ -85,15 +106,15 @@ def test_logits_are_transformers(name, tmp_path):
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=real.long()).logits[real]
         head = model.get_output_embeddings()
-        torch.testing.assert_close(head(hidden_at(model, ids, lengths, real)), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(head(hidden_at(model, plain(ids, lengths), real)), expected, rtol=0, atol=1e-5)
         some = real & (torch.arange(12) % 3 == 0)
         torch.testing.assert_close(
-            head(hidden_at(model, ids, lengths, some)), expected[(some[real])], rtol=0, atol=1e-5
+            head(hidden_at(model, plain(ids, lengths), some)), expected[(some[real])], rtol=0, atol=1e-5
         )
         # No padding at all takes the shorter way.
         whole = torch.ones(2, 12, dtype=torch.bool)
         torch.testing.assert_close(
-            head(hidden_at(model, ids[[1, 3]], lengths[[1, 3]], whole)),
+            head(hidden_at(model, plain(ids[[1, 3]], lengths[[1, 3]]), whole)),
             model(input_ids=ids[[1, 3]]).logits[whole],
             rtol=0,
             atol=1e-5,
@@ -113,9 +134,32 @@ def test_gradients_are_transformers(name):
         return {key: weight.grad.clone() for key, weight in model.named_parameters()}
 
     expected = gradients(model(input_ids=ids, attention_mask=real.long()).logits[real])
-    found = gradients(model.get_output_embeddings()(hidden_at(model, ids, lengths, real)))
+    found = gradients(model.get_output_embeddings()(hidden_at(model, plain(ids, lengths), real)))
     for key, gradient in expected.items():
-        assert (found[key] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-7, key
+        assert (found[key] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-6, key
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_shared_prompts_are_run_once_and_change_nothing(name):
+    model, rows = made(name), shared_batch()
+    real = torch.arange(rows.input_ids.shape[1]) < rows.lengths[:, None]
+    predicts = torch.cat([rows.response_mask[:, 1:], torch.zeros(len(PROMPTS), 1, dtype=torch.bool)], dim=1)
+    last = torch.arange(rows.input_ids.shape[1]) == rows.lengths[:, None] - 1
+    stream = stream_of(rows.input_ids, rows.lengths, rows.prompt_lengths)
+    assert len(stream.ids) == sum(map(len, ANSWERS)) + sum(map(len, [PROMPTS[row] for row in (0, 3, 4, 6)]))
+
+    def gradients(hidden):
+        model.zero_grad()
+        (hidden * torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+        return {key: weight.grad.clone() for key, weight in model.named_parameters() if weight.grad is not None}
+
+    for where in (predicts, last, real):
+        hidden = model.base_model(input_ids=rows.input_ids, attention_mask=real.long()).last_hidden_state[where]
+        found = hidden_at(model, rows, where)
+        torch.testing.assert_close(found, hidden, rtol=0, atol=1e-5)
+        expected = gradients(hidden)
+        for key, gradient in gradients(found).items():
+            assert (expected[key] - gradient).norm() <= 1e-5 * expected[key].norm() + 1e-6, key
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -157,16 +201,17 @@ def test_adapters_are_in_both(tmp_path):
     ids, lengths = batch()
     real = torch.arange(12) < lengths[:, None]
     with torch.no_grad():
-        before = hidden_at(model, ids, lengths, real)
+        before = hidden_at(model, plain(ids, lengths), real)
         with nudged(model):
-            after = hidden_at(model, ids, lengths, real)
-            plain = model.base_model(input_ids=ids, attention_mask=real.long()).last_hidden_state[real]
-            torch.testing.assert_close(after, plain, rtol=0, atol=1e-5)
+            after = hidden_at(model, plain(ids, lengths), real)
+            expected = model.base_model(input_ids=ids, attention_mask=real.long()).last_hidden_state[real]
+            # Nudged weights are large: transformers' own fp32 error here is 4e-5.
+            torch.testing.assert_close(after, expected, rtol=0, atol=2e-4)
             with merged(model):
                 slots = Slots(InferenceWeights(model), num_slots=1, capacity=16)
                 logits = slots.prefill([ids[1].tolist()])[2][0]
             expected = model.get_output_embeddings()(after)[int(lengths[:2].sum()) - 1]
-            torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+            torch.testing.assert_close(logits, expected, rtol=0, atol=2e-4)
     assert (after - before).abs().max() > 1e-3
 
 

@@ -133,7 +133,7 @@ def test_sampling_follows_the_distribution(policy: PreTrainedModel, chat: Chat) 
 
 def test_micro_batches_hold_the_budget_and_every_row_once() -> None:
     lengths = [5, 9, 3, 3, 8, 30, 2, 2]
-    batches = micro_batches(lengths, token_budget=20, multiple=2)
+    batches = micro_batches(lengths, token_budget=20, runs=[[0, 1], [2, 3], [4, 5], [6, 7]], keep_runs=True)
     assert sorted(row for batch in batches for row in batch) == list(range(8))
     for batch in batches:
         assert len(batch) == 2 or len(batch) * max(lengths[row] for row in batch) <= 20

@@ -19,7 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from prefloop.models.batching import TokenBatch
+from prefloop.models.fused import gated, rms_norm, rotate
 from prefloop.models.lora import linear_of
+from prefloop.models.stream import stream_of
 
 
 @dataclass(frozen=True)
@@ -87,54 +90,44 @@ def rotations(model: PreTrainedModel, positions: Tensor, dtype: torch.dtype) -> 
     return (angles.cos() * rotary.attention_scaling).to(dtype), (angles.sin() * rotary.attention_scaling).to(dtype)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021) on [..., head_width], its first half paired with its second."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
-
-
-def hidden_at(model: PreTrainedModel, input_ids: Tensor, lengths: Tensor, where: Tensor) -> Tensor:
+def hidden_at(model: PreTrainedModel, batch: TokenBatch, where: Tensor) -> Tensor:
     """[M, d] last hidden states at the M True positions of `where` [B, T], in row-major order. Differentiable.
 
-    `input_ids` [B, T] right-padded, `lengths` [B]; `where` is True at real tokens only.
+    `where` is True at real tokens only. The last layer runs at these positions only (its keys and values at all).
     """
     shape, family = Shape.of(model), FAMILIES[model.config.model_type]
-    size, width = input_ids.shape
-    columns = torch.arange(width, device=input_ids.device)
-    real = columns < lengths[:, None]
-    is_padded = not bool(real.all())
-    flat = real.flatten().nonzero().squeeze(-1)
-    x: Tensor = model.get_input_embeddings()(input_ids[real] if is_padded else input_ids.flatten())
-    cos, sin = (part.unsqueeze(1) for part in rotations(model, columns.expand(size, width)[real], x.dtype))
+    stream = stream_of(batch.input_ids, batch.lengths, batch.prompt_lengths)
+    x: Tensor = model.get_input_embeddings()(stream.ids)
+    cos, sin = (part.unsqueeze(1) for part in rotations(model, stream.positions, x.dtype))
+    *layers, last = _layers(model)
 
-    def in_rows(stream: Tensor) -> Tensor:
-        """[N, heads, head_width] as [B, heads, T, head_width], 0 at padding."""
-        if is_padded:
-            stream = stream.new_zeros(size * width, *stream.shape[1:]).index_copy(0, flat, stream)
-        return stream.view(size, width, *stream.shape[1:]).transpose(1, 2)
+    def heads(projection: nn.Module, h: Tensor, norm: nn.Module | None = None) -> Tensor:
+        y: Tensor = projection(h).view(len(h), -1, shape.head_width)
+        return y if norm is None else rms_norm(y, norm.get_parameter("weight"), shape.eps)
 
-    for layer in _layers(model):
+    def keys_and_queries(layer: Any) -> tuple[Any, Any]:
         attention = layer.self_attn
-        h = _norm(x, layer.input_layernorm.weight, shape.eps)
-        q = attention.q_proj(h).view(-1, shape.num_heads, shape.head_width)
-        k = attention.k_proj(h).view(-1, shape.num_kv_heads, shape.head_width)
-        v = attention.v_proj(h).view(-1, shape.num_kv_heads, shape.head_width)
-        if family.norms_heads:
-            q = _norm(q, attention.q_norm.weight, shape.eps)
-            k = _norm(k, attention.k_norm.weight, shape.eps)
-        mixed = F.scaled_dot_product_attention(
-            in_rows(rotate(q, cos, sin)),
-            in_rows(rotate(k, cos, sin)),
-            in_rows(v),
-            is_causal=True,
-            enable_gqa=shape.num_kv_heads != shape.num_heads,
-        )
-        mixed = mixed.transpose(1, 2).reshape(size * width, -1)
-        x = x + attention.o_proj(mixed[flat] if is_padded else mixed)
-        h = _norm(x, layer.post_attention_layernorm.weight, shape.eps)
-        x = x + layer.mlp.down_proj(F.silu(layer.mlp.gate_proj(h)) * layer.mlp.up_proj(h))
-    places = (real.flatten().cumsum(0) - 1).view(size, width)[where]
-    return _norm(x[places], model.base_model.get_submodule("norm").get_parameter("weight"), shape.eps)
+        return (attention.q_norm, attention.k_norm) if family.norms_heads else (None, None)
+
+    def after_attention(layer: Any, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x + layer.self_attn.o_proj(mixed)
+        h = rms_norm(x, layer.post_attention_layernorm.weight, shape.eps)
+        y: Tensor = x + layer.mlp.down_proj(gated(layer.mlp.gate_proj(h), layer.mlp.up_proj(h)))
+        return y
+
+    for layer in layers:
+        attention, (q_norm, k_norm) = layer.self_attn, keys_and_queries(layer)
+        h = rms_norm(x, layer.input_layernorm.weight, shape.eps)
+        q = rotate(heads(attention.q_proj, h, q_norm), cos, sin)
+        k = rotate(heads(attention.k_proj, h, k_norm), cos, sin)
+        x = after_attention(layer, x, stream.attend(q, k, heads(attention.v_proj, h)))
+    attention, (q_norm, k_norm) = last.self_attn, keys_and_queries(last)
+    places, span = stream.only(where, batch.lengths)
+    h = rms_norm(x, last.input_layernorm.weight, shape.eps)
+    q = rotate(heads(attention.q_proj, h[places], q_norm), cos[places], sin[places])
+    k = rotate(heads(attention.k_proj, h, k_norm), cos, sin)
+    x = after_attention(last, x[places], span.attend(q, k, heads(attention.v_proj, h)))
+    return rms_norm(x, model.base_model.get_submodule("norm").get_parameter("weight"), shape.eps)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from prefloop.models.batching import collate, micro_batches
+from prefloop.models.batching import collate, micro_batches, runs_of
 from prefloop.models.chat import Chat, Encoded
-from prefloop.models.forward import sequence_scores
+from prefloop.models.forward import sequence_scores, shares_prompts
 from prefloop.models.load import load_reward_model, max_positions
 from prefloop.reward.scorer import Response, finite_scores
 from prefloop.rundir import sha256_of
@@ -55,7 +55,13 @@ class RewardModel:
         rows = self.encode(prompts, responses)
         self._require_fit(prompts, rows)
         scores = [0.0] * len(rows)
-        for index in micro_batches([len(row.ids) for row in rows], token_budget=self.token_budget):
+        shares = shares_prompts(self.model)
+        for index in micro_batches(
+            [len(row.ids) for row in rows],
+            token_budget=self.token_budget,
+            runs=runs_of(rows) if shares else None,
+            prompt_lengths=[row.mask.index(True) for row in rows] if shares else None,
+        ):
             batch = collate([rows[row] for row in index], pad_id=self.chat.pad_id, device=self.model.device)
             for row, score in zip(index, sequence_scores(self.model, batch).tolist(), strict=True):
                 scores[row] = score

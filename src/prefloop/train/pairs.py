@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 
 from prefloop.data.read import read_pairs
 from prefloop.data.split import conversation_key
-from prefloop.models.batching import TokenBatch, collate, micro_batches
+from prefloop.models.batching import TokenBatch, collate, micro_batches, runs_of
 from prefloop.models.chat import Chat, Encoded
-from prefloop.models.forward import sequence_scores
+from prefloop.models.forward import sequence_scores, shares_prompts
 from prefloop.train.config import OfflineConfig
 from prefloop.train.offline import check_disjoint, hold_out, length_limit, within_length
 from prefloop.types import PreferencePair
@@ -56,16 +56,22 @@ def encode_pairs(
 
 def paired_batches(
     rows: Sequence[EncodedPair], index: Sequence[int], chat: Chat, model: PreTrainedModel, token_budget: int
-) -> Iterator[tuple[TokenBatch, TokenBatch, list[int]]]:
-    """Micro-batches of the pairs `index`: chosen rows, rejected rows, and which pairs they are."""
-    lengths = [len(side.ids) for row in index for side in rows[row]]
-    for members in micro_batches(lengths, token_budget=token_budget, multiple=2):
-        chosen = [index[member // 2] for member in members[::2]]
-        yield (
-            collate([rows[row][0] for row in chosen], pad_id=chat.pad_id, device=model.device),
-            collate([rows[row][1] for row in chosen], pad_id=chat.pad_id, device=model.device),
-            chosen,
-        )
+) -> Iterator[tuple[TokenBatch, list[int]]]:
+    """Micro-batches of the pairs `index`: rows chosen, rejected, chosen, rejected, ..., and which pairs they are."""
+    sides = [side for row in index for side in rows[row]]
+    shared = [
+        chosen.mask.index(True) if shares_prompts(model) and len(runs_of([chosen, rejected])) == 1 else 0
+        for chosen, rejected in (rows[row] for row in index)
+    ]
+    for members in micro_batches(
+        [len(side.ids) for side in sides],
+        token_budget=token_budget,
+        runs=[[row, row + 1] for row in range(0, len(sides), 2)],
+        prompt_lengths=[length for length in shared for _ in range(2)],
+        keep_runs=True,
+    ):
+        batch = collate([sides[member] for member in members], pad_id=chat.pad_id, device=model.device)
+        yield batch, [index[member // 2] for member in members[::2]]
 
 
 @torch.no_grad()
@@ -74,8 +80,7 @@ def pair_scores(
 ) -> tuple[list[float], list[float]]:
     """Raw scores of the chosen and of the rejected responses, in order."""
     chosen_scores, rejected_scores = [0.0] * len(rows), [0.0] * len(rows)
-    for chosen, rejected, members in paired_batches(rows, range(len(rows)), chat, model, token_budget):
-        for scores, batch in ((chosen_scores, chosen), (rejected_scores, rejected)):
-            for row, score in zip(members, sequence_scores(model, batch).tolist(), strict=True):
-                scores[row] = score
+    for batch, members in paired_batches(rows, range(len(rows)), chat, model, token_budget):
+        for row, (chosen, rejected) in zip(members, sequence_scores(model, batch).view(-1, 2).tolist(), strict=True):
+            chosen_scores[row], rejected_scores[row] = chosen, rejected
     return chosen_scores, rejected_scores

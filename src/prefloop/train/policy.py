@@ -24,8 +24,8 @@ from prefloop.functional.advantages import explained_variance, importance_weight
 from prefloop.functional.batch import Advantages, LossOutput, RolloutBatch
 from prefloop.functional.kl import adapt_kl_coef
 from prefloop.functional.losses import kl_loss, loss_denominator, ratio_metrics
-from prefloop.models.batching import TokenBatch, micro_batches
-from prefloop.models.forward import logprobs_and_values, response_logprobs, token_values
+from prefloop.models.batching import TokenBatch
+from prefloop.models.forward import logprobs_and_values, response_logprobs, shares_prompts, token_values
 from prefloop.models.load import default_device, load_policy, load_reward_model, new_reward_model
 from prefloop.models.lora import add_adapters, merged
 from prefloop.reward.scorer import Response
@@ -51,7 +51,7 @@ from prefloop.train.loop import (
 from prefloop.train.offline import input_files, length_limit, within_length
 from prefloop.train.ptx import Mixture, read_mixture
 from prefloop.train.result import result_of
-from prefloop.train.rollouts import Collector, Players
+from prefloop.train.rollouts import Collector, Players, grouped_batches
 from prefloop.types import InputError, Prompt, RunResult
 
 
@@ -283,10 +283,13 @@ class PolicyTrainer:
         denominator = loss_denominator(mask, reduction=algorithm.loss_reduction, max_length=config.max_new_tokens)
         num_tokens = loss_denominator(mask, reduction="token")
         total: dict[str, Tensor] = {}
-        for members in micro_batches(
-            batch.lengths.tolist(),
+        for members in grouped_batches(
+            batch.lengths,
+            batch.response_mask,
+            group_size=algorithm.group_size,
             token_budget=config.token_budget,
-            multiple=algorithm.group_size if algorithm.keeps_groups else 1,
+            shares=shares_prompts(self.players.policy),
+            keep_groups=algorithm.keeps_groups,
         ):
             index = torch.tensor(members, device=mask.device)
             width = int(batch.lengths[index].max())

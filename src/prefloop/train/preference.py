@@ -77,16 +77,13 @@ class Objective:
         total: dict[str, Tensor] = {}
         weights = torch.tensor(examples.weights, device=self.model.device)
         denominator = weights[list(index)].sum()
-        for chosen, rejected, members in paired_batches(examples.rows, index, self.chat, self.model, self.token_budget):
-            ratios = [
-                log_ratio(
-                    response_logprobs(self.model, side).sum(1),
-                    reference[members, column],
-                    side.response_mask.sum(1) if loss.per_token else None,
-                )
-                for column, side in enumerate((chosen, rejected))
-            ]
-            output = loss.loss(*ratios, weights=weights[members], denominator=denominator)
+        for batch, members in paired_batches(examples.rows, index, self.chat, self.model, self.token_budget):
+            ratios = log_ratio(
+                response_logprobs(self.model, batch).sum(1),
+                reference[members].flatten(),
+                batch.response_mask.sum(1) if loss.per_token else None,
+            )
+            output = loss.loss(*ratios.view(-1, 2).unbind(1), weights=weights[members], denominator=denominator)
             if torch.is_grad_enabled():
                 output.loss.backward()
             add_metrics(total, output.metrics)
@@ -238,7 +235,6 @@ def _reference_sums(
 def pair_logprobs(model: PreTrainedModel, chat: Chat, rows: Sequence[EncodedPair], *, token_budget: int) -> Tensor:
     """[N, 2] log p of both responses of each example, summed over their tokens."""
     sums = torch.zeros(len(rows), 2, device=model.device)
-    for first, second, members in paired_batches(rows, range(len(rows)), chat, model, token_budget):
-        sums[members, 0] = response_logprobs(model, first).sum(1)
-        sums[members, 1] = response_logprobs(model, second).sum(1)
+    for batch, members in paired_batches(rows, range(len(rows)), chat, model, token_budget):
+        sums[members] = response_logprobs(model, batch).sum(1).view(-1, 2)
     return sums

@@ -65,10 +65,9 @@ def train(config: RewardConfig) -> RunResult:
             index = rows_of_step(state.step, num_rows=len(rows), batch_size=config.batch_size, seed=config.seed)
             total: dict[str, Tensor] = {}
             denominator = weights[index].sum()
-            for chosen, rejected, members in paired_batches(rows, index, chat, model, config.token_budget):
+            for batch, members in paired_batches(rows, index, chat, model, config.token_budget):
                 output = bradley_terry_loss(
-                    sequence_scores(model, chosen),
-                    sequence_scores(model, rejected),
+                    *sequence_scores(model, batch).view(-1, 2).unbind(1),
                     weights=weights[members],
                     centering_coef=config.centering_coef,
                     denominator=denominator,

@@ -23,7 +23,7 @@ from prefloop.functional.kl import k1
 from prefloop.functional.masked import masked_mean
 from prefloop.models.batching import TokenBatch, collate, micro_batches
 from prefloop.models.chat import Chat, Encoded
-from prefloop.models.forward import compare_to_reference, logprobs_and_values, token_values
+from prefloop.models.forward import compare_to_reference, logprobs_and_values, shares_prompts, token_values
 from prefloop.models.lora import adapters_off, merged
 from prefloop.reward.remote import prompt_text
 from prefloop.reward.scorer import Response, Scorer
@@ -245,7 +245,13 @@ class Collector:
         """Policy and reference logprobs, exact KL, entropy and values, each [B, T], in micro-batches."""
         players, temperature = self.players, self.config.temperature
         columns = [torch.zeros(tokens.response_mask.shape, device=tokens.input_ids.device) for _ in range(5)]
-        for members in micro_batches(tokens.lengths.tolist(), token_budget=self.config.token_budget):
+        for members in grouped_batches(
+            tokens.lengths,
+            tokens.response_mask,
+            group_size=self.algorithm.group_size,
+            token_budget=self.config.token_budget,
+            shares=shares_prompts(players.policy),
+        ):
             index = torch.tensor(members, device=tokens.input_ids.device)
             part = tokens.rows(index)
             found = list(compare_to_reference(players.policy, players.reference, part, temperature=temperature))
@@ -281,6 +287,26 @@ class Collector:
                     step=state.step + 1,
                 )
                 file.write(json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n")
+
+
+def grouped_batches(
+    lengths: Tensor,
+    response_mask: Tensor,
+    *,
+    group_size: int,
+    token_budget: int,
+    shares: bool,
+    keep_groups: bool = False,
+) -> list[list[int]]:
+    """Micro-batches of the rows of a round; where a model `shares` prompts, a group's responses stay together."""
+    together = shares or keep_groups
+    return micro_batches(
+        lengths.tolist(),
+        token_budget=token_budget,
+        runs=torch.arange(len(lengths)).view(-1, group_size).tolist() if together else None,
+        prompt_lengths=response_mask.int().argmax(1).tolist() if shares else None,
+        keep_runs=keep_groups,
+    )
 
 
 def _num_tokens(drawn: Drawn) -> float:
