@@ -175,22 +175,24 @@ def test_the_slots_step_by_step_are_transformers(name):
 
     with torch.no_grad():
         slots = Slots(InferenceWeights(model), num_slots=3, capacity=16)
-        keys, values, logits = slots.prefill(prompts[:3])
-        slots.take([0, 1, 2], keys, values)
+        prefilled, hidden = slots.prefill(prompts[:3])
+        slots.take([0, 1, 2], prefilled)
+        logits = slots.weights.logits(hidden)
         for request in range(3):
             torch.testing.assert_close(logits[request], expected(request, 0), rtol=0, atol=1e-5)
         counts = dict.fromkeys(range(4), 0)
         for step in range(4):
             active = slots.requests[: slots.num_active].tolist()
             slots.next_ids[: slots.num_active] = torch.tensor([fed[request][counts[request]] for request in active])
-            logits = slots.step()
+            logits = slots.weights.logits(slots.step())
             for row, request in enumerate(active):
                 counts[request] += 1
                 torch.testing.assert_close(logits[row], expected(request, counts[request]), rtol=0, atol=1e-5)
             if step == 1:
                 slots.release([active.index(0)])
-                keys, values, logits = slots.prefill([prompts[3]])
-                slots.take([3], keys, values)
+                prefilled, hidden = slots.prefill([prompts[3]])
+                slots.take([3], prefilled)
+                logits = slots.weights.logits(hidden)
                 torch.testing.assert_close(logits[0], expected(3, 0), rtol=0, atol=1e-5)
     assert counts == {0: 2, 1: 4, 2: 4, 3: 2}
 
@@ -209,7 +211,7 @@ def test_adapters_are_in_both(tmp_path):
             torch.testing.assert_close(after, expected, rtol=0, atol=2e-4)
             with merged(model):
                 slots = Slots(InferenceWeights(model), num_slots=1, capacity=16)
-                logits = slots.prefill([ids[1].tolist()])[2][0]
+                logits = slots.weights.logits(slots.prefill([ids[1].tolist()])[1])[0]
             expected = model.get_output_embeddings()(after)[int(lengths[:2].sum()) - 1]
             torch.testing.assert_close(logits, expected, rtol=0, atol=2e-4)
     assert (after - before).abs().max() > 1e-3

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from prefloop.models.batching import TokenBatch
-from prefloop.models.fused import gated, rms_norm, rotate
+from prefloop.models.fused import gated, normed, rms_norm, rotate, turn
 from prefloop.models.lora import linear_of
 from prefloop.models.stream import stream_of
 
@@ -78,10 +78,6 @@ def _layers(model: PreTrainedModel) -> list[Any]:
     return list(model.base_model.get_submodule("layers"))  # type: ignore[call-overload]
 
 
-def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return F.rms_norm(x, (x.shape[-1],), weight, eps)
-
-
 def rotations(model: PreTrainedModel, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """cos and sin of the rotary angles at `positions` [N], each [N, head_width]."""
     rotary: Any = model.base_model.get_submodule("rotary_emb")
@@ -132,7 +128,7 @@ def hidden_at(model: PreTrainedModel, batch: TokenBatch, where: Tensor) -> Tenso
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """Weights of one layer, joined where the input is the same."""
+    """Weights of one layer, joined where the input is the same, as [in, out]: the faster way round for few rows."""
 
     norm: Tensor
     qkv: Tensor
@@ -149,9 +145,13 @@ class _Layer:
 
 
 def _joined(modules: list[nn.Linear], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    weight = torch.cat([module.weight.detach() for module in modules]).to(dtype)
+    weight = torch.cat([module.weight.detach() for module in modules]).to(dtype).t().contiguous()
     biases = [module.bias for module in modules]
     return weight, None if biases[0] is None else torch.cat([bias.detach() for bias in biases]).to(dtype)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x @ weight if bias is None else x @ weight + bias
 
 
 class InferenceWeights:
@@ -190,23 +190,30 @@ class InferenceWeights:
         """cos and sin for positions 0 .. num_positions - 1, each [num_positions, head_width]."""
         return rotations(self._model, torch.arange(num_positions, device=self.device), self.dtype)
 
-    def qkv(self, layer: _Layer, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries [..., heads, width] and keys, and values [..., kv_heads, width], of the stream x [..., d]."""
-        shape = self.shape
-        h = _norm(x, layer.norm, shape.eps)
-        joined = F.linear(h, layer.qkv, layer.qkv_bias).unflatten(-1, (-1, shape.head_width))
-        q, k, v = joined.split([shape.num_heads, shape.num_kv_heads, shape.num_kv_heads], dim=-2)
+    def qkv(self, layer: _Layer, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the stream x [..., d]: rotated queries [..., heads, width], and what goes into the cache: rotated keys,
+        then values, [..., 2 x kv_heads, width]."""
+        shape, turned = self.shape, self.shape.num_heads + self.shape.num_kv_heads
+        h = normed(x, layer.norm, shape.eps)[0]
+        joined = _product(h, layer.qkv, layer.qkv_bias).unflatten(-1, (-1, shape.head_width))
         if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = _norm(q, layer.q_norm, shape.eps), _norm(k, layer.k_norm, shape.eps)
-        return rotate(q, cos, sin), rotate(k, cos, sin), v
+            q, k = joined[..., : shape.num_heads, :], joined[..., shape.num_heads : turned, :]
+            q.copy_(normed(q, layer.q_norm, shape.eps)[0])
+            k.copy_(normed(k, layer.k_norm, shape.eps)[0])
+        joined[..., :turned, :] = turn(joined[..., :turned, :], cos, sin)
+        return joined[..., : shape.num_heads, :], joined[..., shape.num_heads :, :]
 
     def after_attention(self, layer: _Layer, x: Tensor, mixed: Tensor) -> Tensor:
         """The rest of the layer: x, mixed [..., d or heads x width] to the next layer's x."""
-        x = x + F.linear(mixed, layer.out, layer.out_bias)
-        h = F.linear(_norm(x, layer.mlp_norm, self.shape.eps), layer.gate_up, layer.gate_up_bias)
+        x = x + _product(mixed, layer.out, layer.out_bias)
+        h = _product(normed(x, layer.mlp_norm, self.shape.eps)[0], layer.gate_up, layer.gate_up_bias)
         gate, up = h.chunk(2, dim=-1)
-        return x + F.linear(F.silu(gate) * up, layer.down, layer.down_bias)
+        return x + _product(F.silu(gate).mul_(up), layer.down, layer.down_bias)
 
-    def logits(self, x: Tensor) -> Tensor:
-        """[N, V] fp32 logits of the last layer's x [N, d]."""
-        return F.linear(_norm(x, self.norm, self.shape.eps), self.head, self.head_bias).float()
+    def last_hidden(self, x: Tensor) -> Tensor:
+        """[N, d] what the head sees, of the last layer's x [N, d]."""
+        return normed(x, self.norm, self.shape.eps)[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[N, V] fp32 logits of `last_hidden` [N, d]."""
+        return _product(hidden, self.head, self.head_bias).float()

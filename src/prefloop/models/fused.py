@@ -14,44 +14,51 @@ from torch import Tensor
 from torch.autograd import Function
 
 
+def normed(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """`rms_norm` without a backward pass, and 1 / sqrt(mean(x^2) + eps) [..., 1], which is taken in fp32 or better."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).square_().div_(x.shape[-1])
+    scale = scale.add_(eps).rsqrt_().to(x.dtype)
+    return (x * scale).mul_(weight), scale
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor, direction: int = 1) -> Tensor:
+    """`rotate` without a backward pass; `direction` -1 turns back."""
+    half = x.shape[-1] // 2
+    out = x * cos
+    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-direction)
+    out[..., half:].addcmul_(x[..., :half], sin[..., half:], value=direction)
+    return out
+
+
 class _Norm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=_wide(x)).square_().div_(x.shape[-1])
-        scale = scale.add_(eps).rsqrt_()
+        result, scale = normed(x, weight, eps)
         ctx.save_for_backward(x, weight, scale)
-        return (x * scale.to(x.dtype)).mul_(weight)
+        return result
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
         (grad,), (x, weight, scale) = grads, ctx.saved_tensors
-        narrow = scale.to(x.dtype)
         product = grad * x
         weight_grad = None
         if ctx.needs_input_grad[1]:
-            weight_grad = torch.mv(product.flatten(0, -2).t(), narrow.flatten())
-        mean = (product @ weight).unsqueeze(-1).mul_(narrow**3 / x.shape[-1])
-        return (grad * weight).mul_(narrow).addcmul_(x, mean, value=-1), weight_grad, None
+            weight_grad = torch.mv(product.flatten(0, -2).t(), scale.flatten())
+        mean = (product @ weight).unsqueeze(-1).mul_(scale**3 / x.shape[-1])
+        return (grad * weight).mul_(scale).addcmul_(x, mean, value=-1), weight_grad, None
 
 
 class _Rotate(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turned(x, cos, sin, 1)
+        return turn(x, cos, sin)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turned(grads[0], cos, sin, -1), None, None
-
-
-def _turned(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
-    half = x.shape[-1] // 2
-    out = x * cos
-    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-direction)
-    out[..., half:].addcmul_(x[..., :half], sin[..., half:], value=direction)
-    return out
+        return turn(grads[0], cos, sin, -1), None, None
 
 
 class _Gated(Function):
@@ -64,10 +71,6 @@ class _Gated(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         (grad,), (gate, up) = grads, ctx.saved_tensors
         return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -121,8 +121,7 @@ def _in_slots(
         if queue and slots.num_free >= min(len(queue), max(1, int(REFILL_SHARE * len(slots.requests)))):
             _refill(slots, queue, prompts, written)
         if slots.num_active:
-            logits = slots.step()
-            _advance(slots, written, logits)
+            _advance(slots, written, slots.step())
     return written.results()
 
 
@@ -139,11 +138,11 @@ def _refill(slots: Slots, queue: deque[int], prompts: Sequence[Sequence[int]], w
                     break
                 distinct.append(prompt)
             requests.append(queue.popleft())
-        keys, values, logits = slots.prefill(distinct)
+        prefilled, hidden = slots.prefill(distinct)
         places = _places(requests, prompts)
         first = slots.num_active
-        slots.take(requests, [keys[place] for place in places], [values[place] for place in places])
-        _advance(slots, written, logits[places], first=first)
+        slots.take(requests, [prefilled[place] for place in places])
+        _advance(slots, written, hidden[places], first=first)
 
 
 def _places(requests: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[int]:
@@ -154,10 +153,11 @@ def _places(requests: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[i
     return places
 
 
-def _advance(slots: Slots, written: _Written, logits: Tensor, *, first: int = 0) -> None:
-    """Draw the next token of the active slots from `first` on, and free those whose response ends."""
+def _advance(slots: Slots, written: _Written, hidden: Tensor, *, first: int = 0) -> None:
+    """Draw the next token of the active slots from `first` on, whose last hidden states are `hidden`, and free those
+    whose response ends."""
     active = slice(first, slots.num_active)
-    drawn, ended = written.add(slots.requests[active], logits)
+    drawn, ended = written.add(slots.requests[active], slots.weights.logits(hidden))
     slots.next_ids[active] = drawn
     if bool(ended.any()):
         slots.release((ended.nonzero().squeeze(-1) + first).tolist())

@@ -27,11 +27,12 @@ class Slots:
 
     def __init__(self, weights: InferenceWeights, *, num_slots: int, capacity: int) -> None:
         shape = weights.shape
-        size = (len(weights.layers), num_slots, shape.num_kv_heads, capacity, shape.head_width)
+        size = (len(weights.layers), 2, num_slots, shape.num_kv_heads, capacity, shape.head_width)
         self.weights = weights
-        self.keys = torch.zeros(size, dtype=weights.dtype, device=weights.device)
-        self.values = torch.zeros_like(self.keys)
+        self.cache = torch.zeros(size, dtype=weights.dtype, device=weights.device)
+        """Keys and values of each layer."""
         self.cos, self.sin = weights.rotations(capacity)
+        self.columns = torch.arange(capacity, device=weights.device)
         self.num_active = 0
         self.requests = torch.zeros(num_slots, dtype=torch.int64, device=weights.device)
         """Which request each slot serves."""
@@ -45,9 +46,11 @@ class Slots:
         """How many requests can be taken in."""
         return len(self.requests) - self.num_active
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Keys and values of prompts, [layers, kv_heads, length, width] each, and the logits after them, [N, V]."""
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[Tensor], Tensor]:
+        """What the cache holds of each prompt, [layers, 2, kv_heads, length, width], and the last hidden states after
+        them, [N, d]."""
         weights = self.weights
+        shape = weights.shape
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=weights.device)
         width = int(lengths.max())
         ids = torch.zeros(len(prompts), width, dtype=torch.int64)
@@ -55,50 +58,54 @@ class Slots:
             ids[row, : len(prompt)] = torch.tensor(prompt)
         x = F.embedding(ids.to(weights.device), weights.embedding)
         cos, sin = self.cos[:width, None], self.sin[:width, None]
-        keys, values = [], []
-        grouped = weights.shape.num_kv_heads != weights.shape.num_heads
+        layers = []
+        grouped = shape.num_kv_heads != shape.num_heads
         for layer in weights.layers:
-            q, k, v = (part.transpose(1, 2) for part in weights.qkv(layer, x, cos, sin))
+            q, kept = weights.qkv(layer, x, cos, sin)
+            q, kept = q.transpose(1, 2), kept.unflatten(2, (2, -1)).permute(0, 2, 3, 1, 4)
+            k, v = kept.unbind(1)
             # Padding stands on the right: no real position sees it.
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
             x = weights.after_attention(layer, x, mixed.transpose(1, 2).flatten(2))
-            keys.append(k)
-            values.append(v)
+            layers.append(kept)
         last = x[torch.arange(len(prompts), device=weights.device), lengths - 1]
-        stacked = [torch.stack(part) for part in (keys, values)]
-        cut = [[part[:, row, :, :length] for row, length in enumerate(lengths.tolist())] for part in stacked]
-        return cut[0], cut[1], weights.logits(last)
+        cut = [
+            torch.stack([kept[row, :, :, :length] for kept in layers]) for row, length in enumerate(lengths.tolist())
+        ]
+        return cut, weights.last_hidden(last)
 
-    def take(self, requests: Sequence[int], keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-        """Put requests with the caches of their prompts into free slots."""
-        for request, key, value in zip(requests, keys, values, strict=True):
-            slot, length = self.num_active, key.shape[2]
-            self.keys[:, slot, :, :length], self.values[:, slot, :, :length] = key, value
-            self.requests[slot], self.lengths[slot] = request, length
-            self.num_active += 1
+    def take(self, requests: Sequence[int], prefilled: Sequence[Tensor]) -> None:
+        """Put requests with what `prefill` gave of their prompts into free slots."""
+        first, lengths = self.num_active, [part.shape[3] for part in prefilled]
+        for slot, part in enumerate(prefilled, first):
+            self.cache[:, :, slot, :, : part.shape[3]] = part
+        self.num_active += len(requests)
+        taken = slice(first, self.num_active)
+        self.requests[taken] = torch.tensor(requests, device=self.requests.device)
+        self.lengths[taken] = torch.tensor(lengths, device=self.requests.device)
 
     def step(self) -> Tensor:
-        """Read one token in every active slot; [num_active, V] logits of the next one."""
+        """Read one token in every active slot; [num_active, d] last hidden states after it."""
         weights, number = self.weights, self.num_active
         shape = weights.shape
         places = self.lengths[:number]
         longest = int(places.max()) + 1
-        rows = torch.arange(number, device=weights.device)
-        unseen = torch.arange(longest, device=weights.device) > places[:, None]
-        bias = torch.zeros(number, 1, 1, longest, dtype=weights.dtype, device=weights.device)
-        bias.masked_fill_(unseen[:, None, None], -torch.inf)
+        unseen = (self.columns[:longest] > places[:, None]).view(number, 1, 1, longest)
+        bias = torch.zeros(unseen.shape, dtype=weights.dtype, device=weights.device).masked_fill_(unseen, -torch.inf)
         x = F.embedding(self.next_ids[:number], weights.embedding)
         cos, sin = self.cos[places, None], self.sin[places, None]
-        for layer, keys, values in zip(weights.layers, self.keys, self.values, strict=True):
-            q, k, v = weights.qkv(layer, x, cos, sin)
-            keys[rows, :, places], values[rows, :, places] = k, v
+        rows = self.columns.new_tensor(range(number))
+        for layer, cache in zip(weights.layers, self.cache, strict=True):
+            q, kept = weights.qkv(layer, x, cos, sin)
+            cache[:, rows, :, places] = kept.unflatten(1, (2, -1))
+            keys, values = cache[:, :number, :, :longest]
             # The queries of one group of heads share their keys: [rows, kv_heads, queries a head, width].
-            q = q.view(number, shape.num_kv_heads, -1, shape.head_width) * shape.head_width**-0.5
-            scores = q @ keys[:number, :, :longest].transpose(-1, -2) + bias
-            mixed = scores.softmax(dim=-1) @ values[:number, :, :longest]
+            q = q.reshape(number, shape.num_kv_heads, -1, shape.head_width) * shape.head_width**-0.5
+            scores = (q @ keys.transpose(-1, -2)).add_(bias)
+            mixed = scores.softmax(dim=-1) @ values
             x = weights.after_attention(layer, x, mixed.flatten(1))
         self.lengths[:number] += 1
-        return weights.logits(x)
+        return weights.last_hidden(x)
 
     def release(self, slots: Sequence[int]) -> None:
         """Free slots: the last active ones move into the places of those that end."""
@@ -106,8 +113,7 @@ class Slots:
             last = self.num_active - 1
             if slot != last:
                 length = int(self.lengths[last])
-                for cache in (self.keys, self.values):
-                    cache[:, slot, :, :length] = cache[:, last, :, :length]
+                self.cache[:, :, slot, :, :length] = self.cache[:, :, last, :, :length]
                 for column in (self.requests, self.lengths, self.next_ids):
                     column[slot] = column[last]
             self.num_active = last
