@@ -28,7 +28,7 @@ def test_adapters_learn_and_the_base_stands_still(tune, count_e, sft_run, algori
     outcome = tune(*words, "--ema-decay", 0.5)
     assert outcome.code == 0, outcome.said
     rows = outcome.metrics()
-    assert rows[0]["kl/full"] == 0 and rows[-1]["kl/full"] > 0.2
+    assert abs(rows[0]["kl/full"]) < 1e-6 and rows[-1]["kl/full"] > 0.2
     early, late = (sum(row["score/mean"] for row in rows[part]) / 3 for part in (slice(0, 3), slice(-3, None)))
     assert late > early + 1
     assert all(row["policy/sampler_gap"] < 1e-5 for row in rows), "sampling with merged weights is the same policy"
@@ -65,7 +65,7 @@ def test_swapped_adapters_are_caught(tune, count_e, monkeypatch):
     """The reference pass with adapters, the policy pass without: with fresh adapters both are the same numbers."""
     compare = forward.compare_to_reference
 
-    def swapped(model, reference, batch, *, temperature):
+    def swapped(model, reference, batch, *, temperature, hidden=None):
         policy, ref, kl, entropies = compare(model, reference, batch, temperature=temperature)
         return ref, policy, kl, entropies
 

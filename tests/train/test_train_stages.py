@@ -120,7 +120,7 @@ def test_a_function_is_optimised(tune, data, algorithm, function, settings, leas
     rows = outcome.metrics()
     early, late = ([row["score/mean"] for row in rows[part]] for part in (slice(0, 3), slice(-3, None)))
     assert sum(late) / 3 > sum(early) / 3 + least_gain
-    assert rows[-1]["kl/full"] > 0.5 and rows[0]["kl/full"] == 0
+    assert rows[-1]["kl/full"] > 0.5 and abs(rows[0]["kl/full"]) < 1e-6
     assert_same_in_plain_transformers(outcome.model)
 
 

@@ -48,10 +48,10 @@ def collate(rows: Sequence[Encoded], *, pad_id: int, device: torch.device | str 
 def runs_of(rows: Sequence[Encoded]) -> list[list[int]]:
     """The rows by number, neighbours with the same prompt in one run."""
     runs: list[list[int]] = []
-    before: list[int] | None = None
+    before: list[int] = []
     for number, row in enumerate(rows):
-        prompt = row.ids[: row.mask.index(True)] if True in row.mask else None
-        if prompt is not None and prompt == before:
+        prompt = row.ids[: row.prompt_length]
+        if prompt and prompt == before:
             runs[-1].append(number)
         else:
             runs.append([number])

@@ -41,6 +41,11 @@ class Encoded:
     ids: list[int]
     mask: list[bool]
 
+    @property
+    def prompt_length(self) -> int:
+        """Tokens before the first answer token; 0 where there is no answer."""
+        return self.mask.index(True) if True in self.mask else 0
+
 
 class Chat:
     """A tokenizer with its chat template, as every stage uses it."""

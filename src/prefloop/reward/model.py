@@ -60,7 +60,7 @@ class RewardModel:
             [len(row.ids) for row in rows],
             token_budget=self.token_budget,
             runs=runs_of(rows) if shares else None,
-            prompt_lengths=[row.mask.index(True) for row in rows] if shares else None,
+            prompt_lengths=[row.prompt_length for row in rows] if shares else None,
         ):
             batch = collate([rows[row] for row in index], pad_id=self.chat.pad_id, device=self.model.device)
             for row, score in zip(index, sequence_scores(self.model, batch).tolist(), strict=True):

@@ -26,6 +26,9 @@ from prefloop.rollout.slots import PREFILL_TOKENS, REFILL_SHARE, Slots
 COMPACT_BELOW = 0.75
 """Finished rows are taken out once fewer than this share of the batch is still running."""
 
+HIDDEN_BYTES = 256 * 2**20
+"""Largest record of hidden states that is kept for the trainer."""
+
 _said: set[str] = set()
 
 
@@ -36,6 +39,13 @@ class Sampled:
     ids: list[int]
     logprobs: list[float]
     finish_reason: Literal["stop", "length"]
+    hidden: Tensor | None = None
+    """[len(ids), d] what the head saw before each token, where it was kept."""
+
+
+def keeps_hidden(model: PreTrainedModel, num_tokens: int) -> bool:
+    """Whether `sample` can keep the last hidden states of so many tokens; then the trainer need not run them again."""
+    return unsupported(model) is None and 4 * num_tokens * model.config.hidden_size <= HIDDEN_BYTES
 
 
 @torch.no_grad()
@@ -49,15 +59,20 @@ def sample(
     pad_id: int,
     seed: int,
     batch_size: int = 256,
+    keep_hidden: bool = False,
 ) -> list[Sampled]:
-    """One response to each prompt (token ids, each at least one), in order. The same seed gives the same responses."""
+    """One response to each prompt (token ids, each at least one), in order. The same seed gives the same responses.
+
+    `keep_hidden`: with the last hidden states, of a model that `keeps_hidden`.
+    """
     generator = torch.Generator().manual_seed(seed)
     uniforms = torch.rand(len(prompts), max_new_tokens, generator=generator).to(model.device)
     stops = torch.tensor(sorted(stop_ids), device=model.device)
     reason = unsupported(model)
     if reason is None:
         weights = InferenceWeights(model)
-        return _in_slots(weights, prompts, uniforms, temperature, stops, num_slots=batch_size)
+        width = model.config.hidden_size if keep_hidden else None
+        return _in_slots(weights, prompts, _Written(uniforms, temperature, stops, width), num_slots=batch_size)
     if reason not in _said:
         _said.add(reason)
         say(f"sampling with the transformers forward, which is slower: {reason}")
@@ -74,16 +89,19 @@ def sample(
 class _Written:
     """What has been sampled of each request."""
 
-    def __init__(self, uniforms: Tensor, temperature: float, stops: Tensor) -> None:
+    def __init__(self, uniforms: Tensor, temperature: float, stops: Tensor, hidden_size: int | None = None) -> None:
         self.uniforms, self.temperature, self.stops = uniforms, temperature, stops
         self.tokens = torch.zeros(uniforms.shape, dtype=torch.int64, device=uniforms.device)
         self.logprobs = torch.zeros_like(uniforms)
         self.counts = torch.zeros(len(uniforms), dtype=torch.int64, device=uniforms.device)
         self.stopped = torch.zeros(len(uniforms), dtype=torch.bool, device=uniforms.device)
+        self.hidden = None if hidden_size is None else torch.empty(*uniforms.shape, hidden_size, device=uniforms.device)
 
-    def add(self, requests: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def add(self, requests: Tensor, logits: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Draw the next token of `requests` [N]; the tokens, and whether each response ends with it."""
         places = self.counts[requests]
+        if self.hidden is not None and hidden is not None:
+            self.hidden[requests, places] = hidden.float()
         drawn, logprobs = draw(logits, self.uniforms[requests, places], temperature=self.temperature)
         self.tokens[requests, places], self.logprobs[requests, places] = drawn, logprobs
         self.counts[requests] += 1
@@ -94,28 +112,31 @@ class _Written:
     def results(self) -> list[Sampled]:
         """All responses, in the order of the requests."""
         columns = zip(
-            self.tokens.tolist(), self.logprobs.tolist(), self.counts.tolist(), self.stopped.tolist(), strict=True
+            self.tokens.tolist(),
+            self.logprobs.tolist(),
+            self.counts.tolist(),
+            self.stopped.tolist(),
+            [None] * len(self.counts) if self.hidden is None else self.hidden,
+            strict=True,
         )
         return [
-            Sampled(ids[:count], logprobs[:count], "stop" if stopped else "length")
-            for ids, logprobs, count, stopped in columns
+            Sampled(
+                ids[:count],
+                logprobs[:count],
+                "stop" if stopped else "length",
+                None if hidden is None else hidden[:count],
+            )
+            for ids, logprobs, count, stopped, hidden in columns
         ]
 
 
 def _in_slots(
-    weights: InferenceWeights,
-    prompts: Sequence[Sequence[int]],
-    uniforms: Tensor,
-    temperature: float,
-    stops: Tensor,
-    *,
-    num_slots: int,
+    weights: InferenceWeights, prompts: Sequence[Sequence[int]], written: _Written, *, num_slots: int
 ) -> list[Sampled]:
     """Sample with at most `num_slots` responses in the making at once."""
-    written = _Written(uniforms, temperature, stops)
     # Equal prompts lie together, so that one prefill serves them.
     queue = deque(sorted(range(len(prompts)), key=lambda request: (len(prompts[request]), tuple(prompts[request]))))
-    capacity = max(len(prompt) for prompt in prompts) + uniforms.shape[1]
+    capacity = max(len(prompt) for prompt in prompts) + written.uniforms.shape[1]
     slots = Slots(weights, num_slots=min(num_slots, len(prompts)), capacity=capacity)
     while queue or slots.num_active:
         if queue and slots.num_free >= min(len(queue), max(1, int(REFILL_SHARE * len(slots.requests)))):
@@ -157,7 +178,7 @@ def _advance(slots: Slots, written: _Written, hidden: Tensor, *, first: int = 0)
     """Draw the next token of the active slots from `first` on, whose last hidden states are `hidden`, and free those
     whose response ends."""
     active = slice(first, slots.num_active)
-    drawn, ended = written.add(slots.requests[active], slots.weights.logits(hidden))
+    drawn, ended = written.add(slots.requests[active], slots.weights.logits(hidden), hidden)
     slots.next_ids[active] = drawn
     if bool(ended.any()):
         slots.release((ended.nonzero().squeeze(-1) + first).tolist())

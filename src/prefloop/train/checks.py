@@ -79,7 +79,9 @@ def check_first_round(players: Players, rollouts: Round, config: PolicyConfig, *
     pad_token(players.policy, chat).require()
     ratio(players.policy, few, temperature=config.temperature).require()
     padding(players.policy, chat, few, temperature=config.temperature).require()
-    gap = sampler_gap(batch.sampler_logprobs, batch.old_logprobs, batch.response_mask)
+    width = few.input_ids.shape[1]
+    logprobs = response_logprobs(players.policy, few, temperature=config.temperature).detach()
+    gap = sampler_gap(batch.sampler_logprobs[: len(few.lengths), :width], logprobs, few.response_mask)
     gap.require()
     if players.reference is players.policy:
         adapters(players.policy, few, temperature=config.temperature).require()

@@ -60,7 +60,7 @@ def paired_batches(
     """Micro-batches of the pairs `index`: rows chosen, rejected, chosen, rejected, ..., and which pairs they are."""
     sides = [side for row in index for side in rows[row]]
     shared = [
-        chosen.mask.index(True) if shares_prompts(model) and len(runs_of([chosen, rejected])) == 1 else 0
+        chosen.prompt_length if shares_prompts(model) and len(runs_of([chosen, rejected])) == 1 else 0
         for chosen, rejected in (rows[row] for row in index)
     ]
     for members in micro_batches(

@@ -24,6 +24,7 @@ from prefloop.functional.advantages import explained_variance, importance_weight
 from prefloop.functional.batch import Advantages, LossOutput, RolloutBatch
 from prefloop.functional.kl import adapt_kl_coef
 from prefloop.functional.losses import kl_loss, loss_denominator, ratio_metrics
+from prefloop.functional.masked import masked_sum
 from prefloop.models.batching import TokenBatch
 from prefloop.models.forward import logprobs_and_values, response_logprobs, shares_prompts, token_values
 from prefloop.models.load import default_device, load_policy, load_reward_model, new_reward_model
@@ -173,6 +174,10 @@ class PolicyTrainer:
             same_start = self.same_start and state.step == 0
             self.off_policy = check_first_round(self.players, rollouts, config, same_start=same_start)
             self.checked = True
+            if self.off_policy and self.collector.keeps_hidden:
+                # What the trainer computes is not what the sampler did: it has to run the round itself.
+                self.collector.keeps_hidden = False
+                rollouts = self.collector.collect(state)
         full_kl = rollouts.full_kl.tolist()
         if config.kl_budget is not None:
             if leaves_budget(state, full_kl, config.kl_budget):
@@ -228,6 +233,9 @@ class PolicyTrainer:
         num_updates = 0
         for part, part_advantages in self._minibatches(state.step, batch, advantages):
             metrics = self.backward(state, part, part_advantages)
+            gap = metrics.pop("policy/sampler_gap")
+            # Later on the policy has moved away from the one that sampled.
+            last.setdefault("policy/sampler_gap", float(gap))
             if algorithm.ends_update(float(metrics["policy/approx_kl"])):
                 for optimizer in state.optimizers.values():
                     optimizer.zero_grad(set_to_none=True)
@@ -305,6 +313,8 @@ class PolicyTrainer:
             torch.autograd.backward([loss for loss in losses if loss.requires_grad])
             largest, token_sums = ratio_metrics(logprobs.detach(), part.old_logprobs, part.response_mask)
             token_sums["policy/clip_fraction"] = torch.zeros_like(largest)
+            gap = masked_sum((logprobs.detach() - part.sampler_logprobs).abs(), part.response_mask)
+            token_sums["policy/sampler_gap"] = gap
             metrics = {"policy/ratio_max": largest}
             for output in outputs:
                 metrics |= output.metrics

@@ -28,7 +28,7 @@ from prefloop.models.lora import adapters_off, merged
 from prefloop.reward.remote import prompt_text
 from prefloop.reward.scorer import Response, Scorer
 from prefloop.reward.shaping import shape_scores
-from prefloop.rollout.engine import Sampled, sample
+from prefloop.rollout.engine import Sampled, keeps_hidden, sample
 from prefloop.rollout.respond import respond
 from prefloop.train.algorithms import Algorithm
 from prefloop.train.config import PolicyConfig
@@ -107,6 +107,9 @@ class Collector:
         self.config, self.algorithm, self.players = config, algorithm, players
         self.prompts, self.encoded = prompts, encoded
         self.warned = False
+        tokens = config.prompts_per_step * algorithm.group_size * config.max_new_tokens
+        self.keeps_hidden = keeps_hidden(players.policy, tokens)
+        """Whether the policy's own pass over a round is left out: the sampler has done it."""
 
     def collect(self, state: TrainState) -> Round:
         """Sample responses to the prompts of this step, score them, compare them to the reference, shape rewards."""
@@ -138,6 +141,7 @@ class Collector:
                 stop_ids=players.chat.stop_ids,
                 pad_id=players.chat.pad_id,
                 seed=seed,
+                keep_hidden=self.keeps_hidden,
             )
         texts = [players.chat.decode(row.ids) for row in sampled]
         finished = [row.finish_reason == "stop" for row in sampled]
@@ -203,7 +207,8 @@ class Collector:
         sampler_logprobs[mask] = torch.tensor(
             [value for row in drawn.sampled for value in row.logprobs], device=mask.device
         )
-        old, reference, full, entropies, values = self._passes(tokens)
+        hidden = [row.hidden for row in drawn.sampled if row.hidden is not None]
+        old, reference, full, entropies, values = self._passes(tokens, hidden)
         estimate = k1(old, reference)
         scores = torch.tensor(drawn.scores, device=mask.device)
         in_reward = state.kl_coef if config.kl_penalty == "reward" else 0.0
@@ -231,7 +236,6 @@ class Collector:
             "kl/full": float(full.sum(1).mean()),
             "kl/coef": state.kl_coef,
             "policy/entropy": float(masked_mean(entropies, mask)),
-            "policy/sampler_gap": float(masked_mean((sampler_logprobs - old).abs(), mask)),
             "response/length": float(mask.sum(1).float().mean()),
             "response/truncated_fraction": 1 - sum(finished) / len(finished),
         }
@@ -241,8 +245,11 @@ class Collector:
         return Round(batch, drawn.prompts, drawn.texts, finished, drawn.spreads, full.sum(1), metrics)
 
     @torch.no_grad()
-    def _passes(self, tokens: TokenBatch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """Policy and reference logprobs, exact KL, entropy and values, each [B, T], in micro-batches."""
+    def _passes(
+        self, tokens: TokenBatch, hidden: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """Policy and reference logprobs, exact KL, entropy and values, each [B, T], in micro-batches; with the last
+        hidden states of each response, or none."""
         players, temperature = self.players, self.config.temperature
         columns = [torch.zeros(tokens.response_mask.shape, device=tokens.input_ids.device) for _ in range(5)]
         for members in grouped_batches(
@@ -254,7 +261,10 @@ class Collector:
         ):
             index = torch.tensor(members, device=tokens.input_ids.device)
             part = tokens.rows(index)
-            found = list(compare_to_reference(players.policy, players.reference, part, temperature=temperature))
+            known = torch.cat([hidden[row] for row in members]) if hidden else None
+            found = list(
+                compare_to_reference(players.policy, players.reference, part, temperature=temperature, hidden=known)
+            )
             if isinstance(players.value, nn.Linear):
                 found.append(logprobs_and_values(players.policy, players.value, part, temperature=temperature)[1])
             elif players.value is not None:
