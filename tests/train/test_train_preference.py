@@ -296,7 +296,7 @@ def other(*names):
     def change(folder):
         path = folder / "identity.json"
         record = json.loads(path.read_text())
-        assert record.keys() == {"reference", "tokenizer", "data", "logprobs"}
+        assert record.keys() == {"reference", "tokenizer", "data", "precision", "logprobs"}
         path.write_text(json.dumps(record | dict.fromkeys(names, "0" * 64)))
         return f"it is of another {', another '.join(names)}"
 
@@ -306,7 +306,7 @@ def other(*names):
 DAMAGES = {
     **{each.__name__: each for each in (half_a_file, a_flipped_bit, no_file, half_an_identity)},
     "an_identity_of_another_shape": an_identity_of_another_shape,
-    **{name: other(name) for name in ("reference", "tokenizer", "data")},
+    **{name: other(name) for name in ("reference", "tokenizer", "data", "precision")},
     "tokenizer and data": other("tokenizer", "data"),
 }
 

@@ -17,7 +17,7 @@ OPTIMIZER = {
     "max_grad_norm": 0.1,
     "warmup_fraction": 0.6,
 }
-OFFLINE = {"seed": 1, "batch_size": 16, "num_epochs": 2, "eval_fraction": 0.3}
+OFFLINE = {"seed": 1, "precision": "bf16", "batch_size": 16, "num_epochs": 2, "eval_fraction": 0.3}
 LORA = {"lora.rank": 2, "lora.alpha": 4, "lora.target_modules": "q_proj"}  # one against another: test_train_lora
 CHANGED = {
     "sft": OFFLINE
@@ -33,6 +33,7 @@ CHANGED = {
     },
     "policy": {
         "seed": 1,
+        "precision": "bf16",
         "num_steps": 1,
         "prompts_per_step": 12,
         "max_new_tokens": 9,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, PositiveInt, model_validator
 
 from prefloop.config import Section
+
+Precision = Literal["fp32", "bf16"]
 
 
 class ScratchConfig(Section):

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from prefloop.models.batching import TokenBatch
 from prefloop.models.fused import gated, normed, rms_norm, rotate, turn
 from prefloop.models.lora import linear_of
+from prefloop.models.precision import compute_dtype
 from prefloop.models.stream import stream_of
 
 
@@ -94,7 +95,8 @@ def hidden_at(model: PreTrainedModel, batch: TokenBatch, where: Tensor) -> Tenso
     shape, family = Shape.of(model), FAMILIES[model.config.model_type]
     stream = stream_of(batch.input_ids, batch.lengths, batch.prompt_lengths)
     x: Tensor = model.get_input_embeddings()(stream.ids)
-    cos, sin = (part.unsqueeze(1) for part in rotations(model, stream.positions, x.dtype))
+    dtype = compute_dtype(x.device, x.dtype)
+    cos, sin = (part.unsqueeze(1) for part in rotations(model, stream.positions, dtype))
     *layers, last = _layers(model)
 
     def heads(projection: nn.Module, h: Tensor, norm: nn.Module | None = None) -> Tensor:
@@ -107,23 +109,23 @@ def hidden_at(model: PreTrainedModel, batch: TokenBatch, where: Tensor) -> Tenso
 
     def after_attention(layer: Any, x: Tensor, mixed: Tensor) -> Tensor:
         x = x + layer.self_attn.o_proj(mixed)
-        h = rms_norm(x, layer.post_attention_layernorm.weight, shape.eps)
+        h = rms_norm(x, layer.post_attention_layernorm.weight, shape.eps, dtype)
         y: Tensor = x + layer.mlp.down_proj(gated(layer.mlp.gate_proj(h), layer.mlp.up_proj(h)))
         return y
 
     for layer in layers:
         attention, (q_norm, k_norm) = layer.self_attn, keys_and_queries(layer)
-        h = rms_norm(x, layer.input_layernorm.weight, shape.eps)
+        h = rms_norm(x, layer.input_layernorm.weight, shape.eps, dtype)
         q = rotate(heads(attention.q_proj, h, q_norm), cos, sin)
         k = rotate(heads(attention.k_proj, h, k_norm), cos, sin)
         x = after_attention(layer, x, stream.attend(q, k, heads(attention.v_proj, h)))
     attention, (q_norm, k_norm) = last.self_attn, keys_and_queries(last)
     places, span = stream.only(where, batch.lengths)
-    h = rms_norm(x, last.input_layernorm.weight, shape.eps)
+    h = rms_norm(x, last.input_layernorm.weight, shape.eps, dtype)
     q = rotate(heads(attention.q_proj, h[places], q_norm), cos[places], sin[places])
     k = rotate(heads(attention.k_proj, h, k_norm), cos, sin)
     x = after_attention(last, x[places], span.attend(q, k, heads(attention.v_proj, h)))
-    return rms_norm(x, model.base_model.get_submodule("norm").get_parameter("weight"), shape.eps)
+    return rms_norm(x, model.base_model.get_submodule("norm").get_parameter("weight"), shape.eps, dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from prefloop.models.decoder import hidden_at, unsupported
 from prefloop.models.head import BLOCK, blocks, chosen_logprobs
 from prefloop.models.load import score_head
 from prefloop.models.lora import adapters_off, linear_of
+from prefloop.models.precision import full_precision
 
 PLAIN_HEAD = frozenset({"llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "olmo2", "phi3", "smollm3"})
 """Families whose logits are the output embedding applied to the last hidden state, nothing else."""
@@ -89,7 +90,7 @@ def logprobs_and_values(
         hidden = output.hidden_states[-1][predicts]
         ids = batch.input_ids[batch.response_mask]
         logprobs = token_logprobs(output.logits[predicts], ids, temperature=temperature)
-    values = head(hidden if trains_trunk else hidden.detach()).squeeze(-1).float()
+    values = _in_full(head, hidden if trains_trunk else hidden.detach())
     return scatter_response(logprobs, batch.response_mask), scatter_response(values, batch.response_mask)
 
 
@@ -135,15 +136,22 @@ def _logits_in_blocks(
     return lambda part: F.linear(states[part], head.weight, head.bias)
 
 
+def _in_full(head: nn.Module, hidden: Tensor) -> Tensor:
+    """[N] what a scalar head gives of hidden states [N, d], in its own precision whatever the trunk computes in."""
+    with full_precision(hidden.device):
+        scores: Tensor = head(hidden.to(next(head.parameters()).dtype)).squeeze(-1)
+    return scores
+
+
 def sequence_scores(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """[B] raw score: the scalar head at the last token of each row. Differentiable."""
     columns = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
     last = _hidden_at(model, batch, columns == batch.lengths[:, None] - 1)
-    return score_head(model)(last).squeeze(-1).float()
+    return _in_full(score_head(model), last)
 
 
 def token_values(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """[B, T] value before each response token, 0 elsewhere, in units of normalised scores. Differentiable."""
     hidden = _hidden_at(model, batch, _predicts(batch.response_mask))
-    raw = score_head(model)(hidden).squeeze(-1).float()
+    raw = _in_full(score_head(model), hidden)
     return scatter_response((raw - model.config.reward_mean) / model.config.reward_std, batch.response_mask)

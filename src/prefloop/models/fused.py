@@ -33,20 +33,21 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor, direction: int = 1) -> Tensor:
 
 class _Norm(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         result, scale = normed(x, weight, eps)
         ctx.save_for_backward(x, weight, scale)
-        return result
+        return result.to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         (grad,), (x, weight, scale) = grads, ctx.saved_tensors
-        product = grad * x
+        scale = scale.to(weight.dtype)
+        product = (grad * x).to(weight.dtype)
         weight_grad = None
         if ctx.needs_input_grad[1]:
             weight_grad = torch.mv(product.flatten(0, -2).t(), scale.flatten())
         mean = (product @ weight).unsqueeze(-1).mul_(scale**3 / x.shape[-1])
-        return (grad * weight).mul_(scale).addcmul_(x, mean, value=-1), weight_grad, None
+        return (grad * weight).mul_(scale).addcmul_(x, mean, value=-1), weight_grad, None, None
 
 
 class _Rotate(Function):
@@ -73,10 +74,10 @@ class _Gated(Function):
         return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """weight * x / sqrt(mean(x^2) + eps) over the last dimension (Zhang and Sennrich 2019)."""
-    normed: Tensor = _Norm.apply(x, weight, eps)
-    return normed
+def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor:
+    """weight * x / sqrt(mean(x^2) + eps) over the last dimension (Zhang and Sennrich 2019), as `dtype` or that of x."""
+    result: Tensor = _Norm.apply(x, weight, eps, dtype or x.dtype)
+    return result
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from prefloop.console import say
 from prefloop.models.decoder import InferenceWeights, unsupported
+from prefloop.models.precision import compute_dtype, full_precision
 from prefloop.rollout.draw import draw
 from prefloop.rollout.slots import PREFILL_TOKENS, REFILL_SHARE, Slots
 
@@ -44,8 +45,12 @@ class Sampled:
 
 
 def keeps_hidden(model: PreTrainedModel, num_tokens: int) -> bool:
-    """Whether `sample` can keep the last hidden states of so many tokens; then the trainer need not run them again."""
-    return unsupported(model) is None and 4 * num_tokens * model.config.hidden_size <= HIDDEN_BYTES
+    """Whether `sample` can keep the last hidden states of so many tokens; then the trainer need not run them again.
+
+    In bf16 a step of the sampler and a whole row differ too much for that.
+    """
+    in_full = compute_dtype(model.device) == torch.float32
+    return in_full and unsupported(model) is None and 4 * num_tokens * model.config.hidden_size <= HIDDEN_BYTES
 
 
 @torch.no_grad()
@@ -63,16 +68,19 @@ def sample(
 ) -> list[Sampled]:
     """One response to each prompt (token ids, each at least one), in order. The same seed gives the same responses.
 
-    `keep_hidden`: with the last hidden states, of a model that `keeps_hidden`.
+    It computes in the precision of the context (`models/precision.py`). `keep_hidden`: with the last hidden states, of
+    a model that `keeps_hidden`.
     """
     generator = torch.Generator().manual_seed(seed)
     uniforms = torch.rand(len(prompts), max_new_tokens, generator=generator).to(model.device)
     stops = torch.tensor(sorted(stop_ids), device=model.device)
     reason = unsupported(model)
     if reason is None:
-        weights = InferenceWeights(model)
-        width = model.config.hidden_size if keep_hidden else None
-        return _in_slots(weights, prompts, _Written(uniforms, temperature, stops, width), num_slots=batch_size)
+        dtype = compute_dtype(model.device)
+        with full_precision(model.device):
+            weights = InferenceWeights(model, dtype)
+            width = model.config.hidden_size if keep_hidden else None
+            return _in_slots(weights, prompts, _Written(uniforms, temperature, stops, width), num_slots=batch_size)
     if reason not in _said:
         _said.add(reason)
         say(f"sampling with the transformers forward, which is slower: {reason}")

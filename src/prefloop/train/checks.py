@@ -19,7 +19,9 @@ from prefloop.functional.masked import masked_mean, zero_outside
 from prefloop.models.batching import TokenBatch, collate
 from prefloop.models.chat import Chat, Encoded
 from prefloop.models.forward import compare_to_reference, response_logprobs, sequence_scores
+from prefloop.models.load import default_device
 from prefloop.models.lora import nudged
+from prefloop.models.precision import compute_dtype
 from prefloop.reward.model import RewardModel
 from prefloop.reward.scorer import Response, Scorer
 from prefloop.reward.scoring import reward_models
@@ -38,6 +40,8 @@ PADDING_LIMIT = 1e-4
 NUM_ROWS = 4
 """Rows that are run again."""
 EXTRA_PADDING = 13
+BF16_LIMIT = 0.1
+"""What stands for the fp32 limits of sampler and padding in bf16, where a logprob near -8 has a resolution of 0.03."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,11 @@ class Measured:
                 field=self.field,
                 remedy=f"likely {cause}",
             )
+
+
+def _limit(in_full: float, device: torch.device) -> float:
+    """A limit for what the context computes in: `in_full` in fp32."""
+    return in_full if compute_dtype(device) == torch.float32 else BF16_LIMIT
 
 
 def check_first_round(players: Players, rollouts: Round, config: PolicyConfig, *, same_start: bool) -> bool:
@@ -141,7 +150,7 @@ def padding(model: PreTrainedModel, chat: Chat, tokens: TokenBatch, *, temperatu
     return Measured(
         "padding",
         largest,
-        PADDING_LIMIT,
+        _limit(PADDING_LIMIT, tokens.input_ids.device),
         "padding changes a log-probability by",
         "a model that attends to padding, or counts positions from it",
     )
@@ -152,7 +161,7 @@ def sampler_gap(sampler_logprobs: Tensor, logprobs: Tensor, response_mask: Tenso
     return Measured(
         "sampler",
         float(masked_mean((sampler_logprobs - logprobs).abs(), response_mask)),
-        SAMPLER_GAP_LIMIT,
+        _limit(SAMPLER_GAP_LIMIT, logprobs.device),
         "sampler and trainer log-probabilities differ per token by",
         "a temperature that one of the two forgot, position ids that the sampler leaves out, dropout left on, "
         "or a cached forward that differs from the full one",
@@ -224,7 +233,7 @@ def score_padding(score: Callable[[Sequence[int]], list[float]], number: int) ->
     return Measured(
         "score_padding",
         max(abs(a - b) for a, b in zip(together, alone, strict=True)),
-        PADDING_LIMIT,
+        _limit(PADDING_LIMIT, default_device()),
         "padding changes a score by",
         "a reward model that reads its score at a pad token, or attends to padding",
         "reward",

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from prefloop.config import Section
-from prefloop.models.config import LoraConfig, ScratchConfig
+from prefloop.models.config import LoraConfig, Precision, ScratchConfig
 from prefloop.reward.config import ScoringConfig, ShapingConfig
 from prefloop.train.algorithms import algorithm_settings
 from prefloop.train.preference_losses import loss_settings
@@ -72,6 +72,8 @@ class TrainConfig(Section):
     """How many of the newest checkpoints stay on disk."""
     token_budget: PositiveInt = 4096
     """Padded tokens of a micro-batch; memory grows with it, results do not depend on it."""
+    precision: Precision = "fp32"
+    """What linear layers and attention compute in, training and sampling; weights and optimisers stay fp32."""
     report_to: tuple[Tracker, ...] = ()
     """Experiment trackers that get the metrics too (each needs its package); metrics.jsonl has them anyway."""
 

@@ -22,6 +22,8 @@ from transformers import PreTrainedModel
 
 from prefloop.console import Progress, say
 from prefloop.models.chat import Chat
+from prefloop.models.config import Precision
+from prefloop.models.precision import computing_in
 from prefloop.rundir import RunDir
 from prefloop.train.checkpoint import (
     checkpoint_name,
@@ -212,7 +214,7 @@ def fit(
 
     def measure() -> tuple[bool, dict[str, float]]:
         assert evaluate is not None
-        held_out = _attempt(run, state, evaluate)
+        held_out = _attempt(run, state, evaluate, config.precision)
         improved = state.note_held_out(held_out[best_metric], higher_is_better=higher_is_better)
         return improved, {f"eval/{name}": value for name, value in held_out.items()}
 
@@ -248,7 +250,7 @@ def fit(
                 write_checkpoint(run, state)
                 break
             started = time.perf_counter()
-            outcome = _attempt(run, state, step_function)
+            outcome = _attempt(run, state, step_function, config.precision)
             if isinstance(outcome, str):
                 stopped = outcome
                 break
@@ -281,14 +283,18 @@ def _begin(run: RunDir, config: TrainConfig, state: TrainState) -> Iterator[Trac
         yield trackers
 
 
-def _attempt(run: RunDir, state: TrainState, function: Callable[[TrainState], Outcome]) -> Outcome:
+def _attempt(
+    run: RunDir, state: TrainState, function: Callable[[TrainState], Outcome], precision: Precision
+) -> Outcome:
     """A step or an evaluation. Where the environment or bad input (a reward that is no number) stops it, a checkpoint
     of the state before it is written first."""
     before = _fingerprint(state)
     # Whatever drew random numbers since (a tracker, a progress bar) must not show in the run.
     set_random_state(state.rng)
+    device = next(iter(state.models.values())).device
     try:
-        outcome = function(state)
+        with computing_in(precision, device):
+            outcome = function(state)
     except (EnvironmentStop, InputError):
         # Before the first step there is nothing to lose. A step function that breaks its contract gets no checkpoint:
         # the run goes on from the one before.

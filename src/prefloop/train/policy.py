@@ -29,8 +29,9 @@ from prefloop.models.batching import TokenBatch
 from prefloop.models.forward import logprobs_and_values, response_logprobs, shares_prompts, token_values
 from prefloop.models.load import default_device, load_policy, load_reward_model, new_reward_model
 from prefloop.models.lora import add_adapters, merged
+from prefloop.models.precision import computing_in, store_in
 from prefloop.reward.scorer import Response
-from prefloop.reward.scoring import first_reward_model, load_scorer, reward_inputs
+from prefloop.reward.scoring import first_reward_model, load_scorer, reward_inputs, reward_models
 from prefloop.reward.shaping import rows_in_loss
 from prefloop.reward.user_code import file_of, is_user_code
 from prefloop.rollout.respond import respond
@@ -75,6 +76,8 @@ class PolicyTrainer:
                 problem = "model and reference have different tokenizers"
                 raise InputError(problem, field="reference", path=reference_path)
         scorer = load_scorer(config.reward, device=device, token_budget=config.token_budget, settings=config.scoring)
+        for frozen in [*([] if reference is policy else [reference]), *(each.model for each in reward_models(scorer))]:
+            store_in(config.precision, frozen)
         self.players = Players(policy, reference, None, scorer, chat)
         if config.value is not None and (not self.algorithm.needs_values or self.algorithm.value_on_trunk()):
             raise InputError(f"{config.algorithm} has no value model", field="value", remedy="leave it out")
@@ -86,7 +89,8 @@ class PolicyTrainer:
             )
         if self.algorithm.needs_values:
             self.players.value = self._value_model(start, device)
-        self.collector = Collector(config, self.algorithm, self.players, *self._load_prompts(config.prompts))
+        with computing_in(config.precision, device):
+            self.collector = Collector(config, self.algorithm, self.players, *self._load_prompts(config.prompts))
         self.mixture = self._mixture() if config.ptx_data else None
         if config.eval_reward:
             self.eval_scorer = load_scorer(
@@ -424,7 +428,8 @@ def train(config: PolicyConfig) -> RunResult:
         )
         # The last update's policy is what comes out of the run, so it is measured too.
         if stopped != "kl_budget" and config.kl_budget is not None:
-            full_kl = trainer.collector.collect(state).full_kl.tolist()
+            with computing_in(config.precision, trainer.players.policy.device):
+                full_kl = trainer.collector.collect(state).full_kl.tolist()
             stopped = "kl_budget" if leaves_budget(state, full_kl, config.kl_budget) else stopped
         chosen = _result(run, state, stopped)
         return run.finish(

@@ -22,6 +22,7 @@ from prefloop.models.chat import Chat, load_chat
 from prefloop.models.forward import response_logprobs
 from prefloop.models.load import load_policy
 from prefloop.models.lora import add_adapters
+from prefloop.models.precision import computing_in
 from prefloop.rundir import RunDir, resolve_model
 from prefloop.train.checks import NUM_ROWS, check_reference_sums, check_rows
 from prefloop.train.config import PreferenceConfig
@@ -142,15 +143,18 @@ def train(config: PreferenceConfig) -> RunResult:
             # Before the first step the policy holds the starting weights.
             same = reference_path == start
             reference = model if same else load_policy(reference_path, field="reference")[0]
-            return _reference_sums(config, reference, chat, parts)
+            with computing_in(config.precision, reference.device):
+                return _reference_sums(config, reference, chat, parts)
 
         # First: weights that are no numbers are told by their name here, as a check's excess there.
-        sums = cached(run.path, identity_of(run, chat, parts), compute, device=model.device)
+        identity = identity_of(run, chat, parts, precision=config.precision)
+        sums = cached(run.path, identity, compute, device=model.device)
         first = [row[0] for row in examples.rows[:NUM_ROWS]]
         check_rows(model, chat, first)
         if reference_path == start:
             # Before the first step, and before a resumed run takes its weights over.
-            check_reference_sums(model, chat, first, sums["train"][:, 0])
+            with computing_in(config.precision, model.device):
+                check_reference_sums(model, chat, first, sums["train"][:, 0])
         objective = Objective(loss, model, chat, config.token_budget)
         state = TrainState({"policy": model}, chat, {"policy": make_optimizer(model, config.optimizer)})
         num_rows = len(examples.rows)

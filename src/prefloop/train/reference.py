@@ -24,14 +24,17 @@ from torch import Tensor
 
 from prefloop.console import say
 from prefloop.models.chat import Chat, Encoded
+from prefloop.models.config import Precision
 from prefloop.rundir import RunDir, fsync_directory, write_json
 
 FOLDER = ".reference"
 
 
-def identity_of(run: RunDir, chat: Chat, rows: Mapping[str, Sequence[Sequence[Encoded]]]) -> dict[str, str]:
-    """sha256 of the reference (its directory, as the run recorded it), of the tokenizer with its chat template, and of
-    the data: the token rows of each part of it, in order."""
+def identity_of(
+    run: RunDir, chat: Chat, rows: Mapping[str, Sequence[Sequence[Encoded]]], *, precision: Precision
+) -> dict[str, str]:
+    """The precision that they are computed in; sha256 of the reference (its directory, as the run recorded it), of the
+    tokenizer with its chat template, and of the data: the token rows of each part of it, in order."""
     inputs = json.loads((run.path / "inputs.json").read_text(encoding="utf-8"))["inputs"]
     tokenizer = f"{chat.tokenizer.chat_template}\0{chat.tokenizer.backend_tokenizer.to_str()}"
     data = hashlib.sha256()
@@ -44,6 +47,7 @@ def identity_of(run: RunDir, chat: Chat, rows: Mapping[str, Sequence[Sequence[En
         "reference": inputs["reference"]["sha256"],
         "tokenizer": hashlib.sha256(tokenizer.encode()).hexdigest(),
         "data": data.hexdigest(),
+        "precision": precision,
     }
 
 

@@ -17,6 +17,7 @@ from prefloop.functional.losses import bradley_terry_loss
 from prefloop.models.forward import sequence_scores
 from prefloop.models.load import new_reward_model
 from prefloop.models.lora import add_adapters
+from prefloop.models.precision import computing_in
 from prefloop.rundir import RunDir, resolve_model
 from prefloop.statistics.calibration import log_loss
 from prefloop.statistics.pairwise import accuracy_with_ties
@@ -95,7 +96,8 @@ def train(config: RewardConfig) -> RunResult:
             patience=config.patience,
         )
         restore(state, run.path / result_checkpoint(run, state.best_step if eval_rows else None))
-        chosen, rejected = pair_scores(model, chat, rows[:NORMALISED_ON], token_budget=config.token_budget)
+        with computing_in(config.precision, model.device):
+            chosen, rejected = pair_scores(model, chat, rows[:NORMALISED_ON], token_budget=config.token_budget)
         scores = chosen + rejected
         model.config.reward_mean, model.config.reward_std = fmean(scores), max(stdev(scores), 1e-6)
         held_out_file = next(iter(pair_files(config.eval_data)), "held-out.jsonl")
