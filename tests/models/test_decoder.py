@@ -184,7 +184,7 @@ def test_the_slots_step_by_step_are_transformers(name):
         for step in range(4):
             active = slots.requests[: slots.num_active].tolist()
             slots.next_ids[: slots.num_active] = torch.tensor([fed[request][counts[request]] for request in active])
-            logits = slots.weights.logits(slots.step())
+            logits = slots.weights.logits(slots.step(slots.num_active, int(slots.lengths.max()) + 1))
             for row, request in enumerate(active):
                 counts[request] += 1
                 torch.testing.assert_close(logits[row], expected(request, counts[request]), rtol=0, atol=1e-5)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from prefloop.rollout import engine
+from prefloop.rollout import engine, steps
 from prefloop.rollout.draw import BLOCK, draw
 from prefloop.rollout.engine import sample
 
@@ -149,3 +149,33 @@ def test_equal_prompts_are_run_once(llama, monkeypatch):
     asked = [[5, 6, 7], [8, 9]] * 10
     run(llama, asked, batch_size=20)
     assert sorted(seen) == [(5, 6, 7), (8, 9)]
+
+
+@pytest.mark.parametrize("batch_size", [2, 5, 64])
+def test_several_steps_between_two_looks_say_the_same(llama, monkeypatch, batch_size):
+    """As on a GPU: sizes rounded up, ended slots run idle for a while. (The recording itself needs a GPU.)"""
+    asked = prompts(40)
+    expected = run(llama, asked, batch_size=batch_size, keep_hidden=True)
+    assert len({len(row.ids) for row in expected}) > 4
+    monkeypatch.setattr(steps, "LENGTH_BUCKET", 4)
+    monkeypatch.setattr(engine, "Stepper", lambda slots, written, on_gpu: steps.Stepper(slots, written, on_gpu=True))
+    found = run(llama, asked, batch_size=batch_size, keep_hidden=True)
+    assert [row.ids for row in found] == [row.ids for row in expected]
+    assert [row.finish_reason for row in found] == [row.finish_reason for row in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(torch.tensor(ours.logprobs), torch.tensor(theirs.logprobs), rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours.hidden, theirs.hidden, rtol=0, atol=1e-5)
+
+
+def test_sizes_are_rounded_up_within_what_there_is():
+    assert steps.bucket(5, 130, 100, 1000) == (8, 256)
+    assert steps.bucket(8, 128, 100, 1000) == (8, 128)
+    assert steps.bucket(70, 990, 100, 1000) == (100, 1000)
+    assert steps.bucket(1, 1, 100, 1000) == (1, 128)
+
+
+def test_hidden_states_are_what_the_head_saw(llama):
+    asked = prompts(6)
+    for prompt, row in zip(asked, run(llama, asked, keep_hidden=True), strict=True):
+        whole = llama.model(input_ids=torch.tensor([prompt + row.ids])).last_hidden_state[0]
+        torch.testing.assert_close(row.hidden, whole[len(prompt) - 1 : -1].detach(), rtol=0, atol=1e-5)

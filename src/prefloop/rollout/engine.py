@@ -11,8 +11,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +20,8 @@ from transformers import DynamicCache, PreTrainedModel
 from prefloop.console import say
 from prefloop.models.decoder import InferenceWeights, unsupported
 from prefloop.models.precision import compute_dtype, full_precision
-from prefloop.rollout.draw import draw
 from prefloop.rollout.slots import PREFILL_TOKENS, REFILL_SHARE, Slots
+from prefloop.rollout.steps import Sampled, Stepper, Written, draw_next
 
 COMPACT_BELOW = 0.75
 """Finished rows are taken out once fewer than this share of the batch is still running."""
@@ -31,17 +30,6 @@ HIDDEN_BYTES = 256 * 2**20
 """Largest record of hidden states that is kept for the trainer."""
 
 _said: set[str] = set()
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """One sampled response: token ids (stop token included) and the logprob of each."""
-
-    ids: list[int]
-    logprobs: list[float]
-    finish_reason: Literal["stop", "length"]
-    hidden: Tensor | None = None
-    """[len(ids), d] what the head saw before each token, where it was kept."""
 
 
 def keeps_hidden(model: PreTrainedModel, num_tokens: int) -> bool:
@@ -73,14 +61,15 @@ def sample(
     """
     generator = torch.Generator().manual_seed(seed)
     uniforms = torch.rand(len(prompts), max_new_tokens, generator=generator).to(model.device)
-    stops = torch.tensor(sorted(stop_ids), device=model.device)
+    stops, vocab_size = tuple(stop_ids), model.config.vocab_size
     reason = unsupported(model)
     if reason is None:
         dtype = compute_dtype(model.device)
         with full_precision(model.device):
             weights = InferenceWeights(model, dtype)
             width = model.config.hidden_size if keep_hidden else None
-            return _in_slots(weights, prompts, _Written(uniforms, temperature, stops, width), num_slots=batch_size)
+            written = Written(uniforms, temperature, stops, vocab_size, width)
+            return _in_slots(weights, prompts, written, num_slots=batch_size)
     if reason not in _said:
         _said.add(reason)
         say(f"sampling with the transformers forward, which is slower: {reason}")
@@ -94,67 +83,25 @@ def sample(
     return [result for result in results if result is not None]
 
 
-class _Written:
-    """What has been sampled of each request."""
-
-    def __init__(self, uniforms: Tensor, temperature: float, stops: Tensor, hidden_size: int | None = None) -> None:
-        self.uniforms, self.temperature, self.stops = uniforms, temperature, stops
-        self.tokens = torch.zeros(uniforms.shape, dtype=torch.int64, device=uniforms.device)
-        self.logprobs = torch.zeros_like(uniforms)
-        self.counts = torch.zeros(len(uniforms), dtype=torch.int64, device=uniforms.device)
-        self.stopped = torch.zeros(len(uniforms), dtype=torch.bool, device=uniforms.device)
-        self.hidden = None if hidden_size is None else torch.empty(*uniforms.shape, hidden_size, device=uniforms.device)
-
-    def add(self, requests: Tensor, logits: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Draw the next token of `requests` [N]; the tokens, and whether each response ends with it."""
-        places = self.counts[requests]
-        if self.hidden is not None and hidden is not None:
-            self.hidden[requests, places] = hidden.float()
-        drawn, logprobs = draw(logits, self.uniforms[requests, places], temperature=self.temperature)
-        self.tokens[requests, places], self.logprobs[requests, places] = drawn, logprobs
-        self.counts[requests] += 1
-        stops = torch.isin(drawn, self.stops)
-        self.stopped[requests] = stops
-        return drawn, stops | (places + 1 == self.uniforms.shape[1])
-
-    def results(self) -> list[Sampled]:
-        """All responses, in the order of the requests."""
-        columns = zip(
-            self.tokens.tolist(),
-            self.logprobs.tolist(),
-            self.counts.tolist(),
-            self.stopped.tolist(),
-            [None] * len(self.counts) if self.hidden is None else self.hidden,
-            strict=True,
-        )
-        return [
-            Sampled(
-                ids[:count],
-                logprobs[:count],
-                "stop" if stopped else "length",
-                None if hidden is None else hidden[:count],
-            )
-            for ids, logprobs, count, stopped, hidden in columns
-        ]
-
-
 def _in_slots(
-    weights: InferenceWeights, prompts: Sequence[Sequence[int]], written: _Written, *, num_slots: int
+    weights: InferenceWeights, prompts: Sequence[Sequence[int]], written: Written, *, num_slots: int
 ) -> list[Sampled]:
     """Sample with at most `num_slots` responses in the making at once."""
     # Equal prompts lie together, so that one prefill serves them.
     queue = deque(sorted(range(len(prompts)), key=lambda request: (len(prompts[request]), tuple(prompts[request]))))
     capacity = max(len(prompt) for prompt in prompts) + written.uniforms.shape[1]
     slots = Slots(weights, num_slots=min(num_slots, len(prompts)), capacity=capacity)
+    stepper = Stepper(slots, written, on_gpu=weights.device.type == "cuda")
     while queue or slots.num_active:
         if queue and slots.num_free >= min(len(queue), max(1, int(REFILL_SHARE * len(slots.requests)))):
             _refill(slots, queue, prompts, written)
         if slots.num_active:
-            _advance(slots, written, slots.step())
+            stepper.run()
+            _release_ended(slots)
     return written.results()
 
 
-def _refill(slots: Slots, queue: deque[int], prompts: Sequence[Sequence[int]], written: _Written) -> None:
+def _refill(slots: Slots, queue: deque[int], prompts: Sequence[Sequence[int]], written: Written) -> None:
     """Take requests from the queue into the free slots; draw the first token of each."""
     while queue and slots.num_free:
         requests = [queue.popleft()]
@@ -171,7 +118,8 @@ def _refill(slots: Slots, queue: deque[int], prompts: Sequence[Sequence[int]], w
         places = _places(requests, prompts)
         first = slots.num_active
         slots.take(requests, [prefilled[place] for place in places])
-        _advance(slots, written, hidden[places], first=first)
+        draw_next(slots, written, hidden[places], slice(first, slots.num_active))
+        _release_ended(slots)
 
 
 def _places(requests: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[int]:
@@ -182,14 +130,11 @@ def _places(requests: Sequence[int], prompts: Sequence[Sequence[int]]) -> list[i
     return places
 
 
-def _advance(slots: Slots, written: _Written, hidden: Tensor, *, first: int = 0) -> None:
-    """Draw the next token of the active slots from `first` on, whose last hidden states are `hidden`, and free those
-    whose response ends."""
-    active = slice(first, slots.num_active)
-    drawn, ended = written.add(slots.requests[active], slots.weights.logits(hidden), hidden)
-    slots.next_ids[active] = drawn
+def _release_ended(slots: Slots) -> None:
+    """Free the slots whose response has ended."""
+    ended = ~slots.running[: slots.num_active]
     if bool(ended.any()):
-        slots.release((ended.nonzero().squeeze(-1) + first).tolist())
+        slots.release(ended.nonzero().squeeze(-1).tolist())
 
 
 def _decode(
@@ -197,7 +142,7 @@ def _decode(
     prompts: Sequence[Sequence[int]],
     uniforms: Tensor,
     temperature: float,
-    stops: Tensor,
+    stops: Iterable[int],
     pad_id: int,
 ) -> list[Sampled]:
     """One batch with the transformers forward."""
@@ -208,7 +153,7 @@ def _decode(
     attended = torch.arange(width, device=device) >= (width - lengths)[:, None]
     positions = (attended.long().cumsum(-1) - 1).clamp(min=0)
     rows = torch.arange(size, device=device)
-    written = _Written(uniforms, temperature, stops)
+    written = Written(uniforms, temperature, stops, model.config.vocab_size)
     cache: Any = DynamicCache(config=model.config)
     running = torch.ones(size, dtype=torch.bool, device=device)
     for _ in range(max_new_tokens):

@@ -4,6 +4,9 @@ A slot holds one response in the making. Prompts are run once, however many resp
 whose response ends takes the next request from the queue; once the queue is empty the last slot moves into its place:
 every step runs on full rows only. Each request has its own row of uniforms: what it says depends neither on how many
 slots there are nor on the order in which they become free.
+
+A step changes tensors in place and asks the device for nothing, so that on a GPU several can be queued, or recorded
+and played again (`steps.py`); a slot whose response has ended runs idle until the host looks.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ class Slots:
         """Keys and values of each layer."""
         self.cos, self.sin = weights.rotations(capacity)
         self.columns = torch.arange(capacity, device=weights.device)
+        self.rows = torch.arange(num_slots, device=weights.device)
         self.num_active = 0
         self.requests = torch.zeros(num_slots, dtype=torch.int64, device=weights.device)
         """Which request each slot serves."""
@@ -40,6 +44,8 @@ class Slots:
         """Tokens in the cache of each slot."""
         self.next_ids = torch.zeros_like(self.requests)
         """The token that each slot reads next; it is not in the cache yet."""
+        self.running = torch.zeros(num_slots, dtype=torch.bool, device=weights.device)
+        """Which slots have a response in the making. The host frees those that have ended."""
 
     @property
     def num_free(self) -> int:
@@ -83,18 +89,21 @@ class Slots:
         taken = slice(first, self.num_active)
         self.requests[taken] = torch.tensor(requests, device=self.requests.device)
         self.lengths[taken] = torch.tensor(lengths, device=self.requests.device)
+        self.running[taken] = True
 
-    def step(self) -> Tensor:
-        """Read one token in every active slot; [num_active, d] last hidden states after it."""
-        weights, number = self.weights, self.num_active
+    def step(self, number: int, longest: int) -> Tensor:
+        """Read one token in each of the first `number` slots, none of which then holds more than `longest`.
+
+        Answers [number, d] last hidden states after it.
+        """
+        weights = self.weights
         shape = weights.shape
         places = self.lengths[:number]
-        longest = int(places.max()) + 1
         unseen = (self.columns[:longest] > places[:, None]).view(number, 1, 1, longest)
         bias = torch.zeros(unseen.shape, dtype=weights.dtype, device=weights.device).masked_fill_(unseen, -torch.inf)
         x = F.embedding(self.next_ids[:number], weights.embedding)
         cos, sin = self.cos[places, None], self.sin[places, None]
-        rows = self.columns.new_tensor(range(number))
+        rows = self.rows[:number]
         for layer, cache in zip(weights.layers, self.cache, strict=True):
             q, kept = weights.qkv(layer, x, cos, sin)
             cache[:, rows, :, places] = kept.unflatten(1, (2, -1))
@@ -104,7 +113,8 @@ class Slots:
             scores = (q @ keys.transpose(-1, -2)).add_(bias)
             mixed = scores.softmax(dim=-1) @ values
             x = weights.after_attention(layer, x, mixed.flatten(1))
-        self.lengths[:number] += 1
+        # An idle slot writes over its own last token.
+        self.lengths[:number] += self.running[:number]
         return weights.last_hidden(x)
 
     def release(self, slots: Sequence[int]) -> None:
@@ -114,6 +124,8 @@ class Slots:
             if slot != last:
                 length = int(self.lengths[last])
                 self.cache[:, :, slot, :, :length] = self.cache[:, :, last, :, :length]
-                for column in (self.requests, self.lengths, self.next_ids):
+                for column in (self.requests, self.lengths, self.next_ids, self.running):
                     column[slot] = column[last]
+            self.running[last] = False
+            self.lengths[last] = 0
             self.num_active = last

@@ -28,8 +28,9 @@ from prefloop.models.lora import adapters_off, merged
 from prefloop.reward.remote import prompt_text
 from prefloop.reward.scorer import Response, Scorer
 from prefloop.reward.shaping import shape_scores
-from prefloop.rollout.engine import Sampled, keeps_hidden, sample
+from prefloop.rollout.engine import keeps_hidden, sample
 from prefloop.rollout.respond import respond
+from prefloop.rollout.steps import Sampled
 from prefloop.train.algorithms import Algorithm
 from prefloop.train.config import PolicyConfig
 from prefloop.train.loop import TrainState, stream_of_step
