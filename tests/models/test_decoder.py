@@ -19,7 +19,7 @@ from transformers import (
 from prefloop.models.batching import TokenBatch, collate
 from prefloop.models.chat import Encoded
 from prefloop.models.config import LoraConfig
-from prefloop.models.decoder import FAMILIES, InferenceWeights, hidden_at, unsupported
+from prefloop.models.decoder import FAMILIES, InferenceWeights, hidden_at, recomputing, unsupported
 from prefloop.models.lora import add_adapters, merged, nudged
 from prefloop.models.stream import stream_of
 from prefloop.rollout.slots import Slots
@@ -160,6 +160,30 @@ def test_shared_prompts_are_run_once_and_change_nothing(name):
         expected = gradients(hidden)
         for key, gradient in gradients(found).items():
             assert (expected[key] - gradient).norm() <= 1e-5 * expected[key].norm() + 1e-6, key
+
+
+def test_activations_that_are_computed_again_give_the_same_gradients_with_less_memory():
+    model, rows = made("qwen3"), shared_batch()
+    where = torch.arange(rows.input_ids.shape[1]) == rows.lengths[:, None] - 1
+
+    def run(active):
+        model.zero_grad()
+        kept = []
+        with recomputing(active), torch.autograd.graph.saved_tensors_hooks(kept.append, lambda x: x):
+            hidden = hidden_at(model, rows, where)
+        return hidden, sum(x.numel() for x in kept)
+
+    def gradients(active):
+        with recomputing(active):
+            hidden_at(model, rows, where).square().sum().backward()
+        return {key: weight.grad.clone() for key, weight in model.named_parameters() if weight.grad is not None}
+
+    assert 2 * run(True)[1] < run(False)[1]
+    torch.testing.assert_close(run(True)[0], run(False)[0], rtol=0, atol=0)
+    model.zero_grad()
+    plain_gradients = gradients(False)
+    model.zero_grad()
+    torch.testing.assert_close(gradients(True), plain_gradients, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -10,20 +10,23 @@ own forward (`unsupported` says why).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from prefloop.models.batching import TokenBatch
 from prefloop.models.fused import gated, normed, rms_norm, rotate, turn
 from prefloop.models.lora import linear_of
 from prefloop.models.precision import compute_dtype
-from prefloop.models.stream import stream_of
+from prefloop.models.stream import Span, Stream, stream_of
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,65 @@ def rotations(model: PreTrainedModel, positions: Tensor, dtype: torch.dtype) -> 
     return (angles.cos() * rotary.attention_scaling).to(dtype), (angles.sin() * rotary.attention_scaling).to(dtype)
 
 
+_recomputes: ContextVar[bool] = ContextVar("_recomputes", default=False)
+
+
+@contextlib.contextmanager
+def recomputing(active: bool) -> Iterator[None]:
+    """A context in which `hidden_at` keeps each layer's input only, and the backward pass runs the layer once more."""
+    token = _recomputes.set(active)
+    try:
+        yield
+    finally:
+        _recomputes.reset(token)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """What the layers of one training pass share."""
+
+    shape: Shape
+    norms_heads: bool
+    stream: Stream
+    cos: Tensor
+    sin: Tensor
+    dtype: torch.dtype
+    """What linear layers compute in."""
+
+    def inner(self, layer: Any, x: Tensor) -> Tensor:
+        """A layer at every position of the stream: [N, d] to [N, d]."""
+        h = self._normed(layer.input_layernorm, x)
+        q = self._queries(layer, h, self.cos, self.sin)
+        return self._after_attention(layer, x, self.stream.attend(q, *self._keys_and_values(layer, h)))
+
+    def last(self, layer: Any, x: Tensor, places: Tensor, span: Span) -> Tensor:
+        """The last layer at the positions `places` [M] only, whose queries `span` describes: [N, d] to [M, d]."""
+        h = self._normed(layer.input_layernorm, x)
+        q = self._queries(layer, h[places], self.cos[places], self.sin[places])
+        return self._after_attention(layer, x[places], span.attend(q, *self._keys_and_values(layer, h)))
+
+    def _normed(self, norm: nn.Module, x: Tensor) -> Tensor:
+        return rms_norm(x, norm.get_parameter("weight"), self.shape.eps, self.dtype)
+
+    def _queries(self, layer: Any, h: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        q = layer.self_attn.q_proj(h).view(len(h), -1, self.shape.head_width)
+        return rotate(self._normed_heads(layer.self_attn.q_norm, q) if self.norms_heads else q, cos, sin)
+
+    def _keys_and_values(self, layer: Any, h: Tensor) -> tuple[Tensor, Tensor]:
+        attention = layer.self_attn
+        k, v = (part(h).view(len(h), -1, self.shape.head_width) for part in (attention.k_proj, attention.v_proj))
+        return rotate(self._normed_heads(attention.k_norm, k) if self.norms_heads else k, self.cos, self.sin), v
+
+    def _normed_heads(self, norm: nn.Module, x: Tensor) -> Tensor:
+        return rms_norm(x, norm.get_parameter("weight"), self.shape.eps)
+
+    def _after_attention(self, layer: Any, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x + layer.self_attn.o_proj(mixed)
+        h = self._normed(layer.post_attention_layernorm, x)
+        y: Tensor = x + layer.mlp.down_proj(gated(layer.mlp.gate_proj(h), layer.mlp.up_proj(h)))
+        return y
+
+
 def hidden_at(model: PreTrainedModel, batch: TokenBatch, where: Tensor) -> Tensor:
     """[M, d] last hidden states at the M True positions of `where` [B, T], in row-major order. Differentiable.
 
@@ -97,34 +159,13 @@ def hidden_at(model: PreTrainedModel, batch: TokenBatch, where: Tensor) -> Tenso
     x: Tensor = model.get_input_embeddings()(stream.ids)
     dtype = compute_dtype(x.device, x.dtype)
     cos, sin = (part.unsqueeze(1) for part in rotations(model, stream.positions, dtype))
-    *layers, last = _layers(model)
-
-    def heads(projection: nn.Module, h: Tensor, norm: nn.Module | None = None) -> Tensor:
-        y: Tensor = projection(h).view(len(h), -1, shape.head_width)
-        return y if norm is None else rms_norm(y, norm.get_parameter("weight"), shape.eps)
-
-    def keys_and_queries(layer: Any) -> tuple[Any, Any]:
-        attention = layer.self_attn
-        return (attention.q_norm, attention.k_norm) if family.norms_heads else (None, None)
-
-    def after_attention(layer: Any, x: Tensor, mixed: Tensor) -> Tensor:
-        x = x + layer.self_attn.o_proj(mixed)
-        h = rms_norm(x, layer.post_attention_layernorm.weight, shape.eps, dtype)
-        y: Tensor = x + layer.mlp.down_proj(gated(layer.mlp.gate_proj(h), layer.mlp.up_proj(h)))
-        return y
-
-    for layer in layers:
-        attention, (q_norm, k_norm) = layer.self_attn, keys_and_queries(layer)
-        h = rms_norm(x, layer.input_layernorm.weight, shape.eps, dtype)
-        q = rotate(heads(attention.q_proj, h, q_norm), cos, sin)
-        k = rotate(heads(attention.k_proj, h, k_norm), cos, sin)
-        x = after_attention(layer, x, stream.attend(q, k, heads(attention.v_proj, h)))
-    attention, (q_norm, k_norm) = last.self_attn, keys_and_queries(last)
+    run = _Pass(shape, family.norms_heads, stream, cos, sin, dtype)
+    recomputes = _recomputes.get() and torch.is_grad_enabled()
+    *inner, last = _layers(model)
+    for layer in inner:
+        x = checkpoint(run.inner, layer, x, use_reentrant=False) if recomputes else run.inner(layer, x)
     places, span = stream.only(where, batch.lengths)
-    h = rms_norm(x, last.input_layernorm.weight, shape.eps, dtype)
-    q = rotate(heads(attention.q_proj, h[places], q_norm), cos[places], sin[places])
-    k = rotate(heads(attention.k_proj, h, k_norm), cos, sin)
-    x = after_attention(last, x[places], span.attend(q, k, heads(attention.v_proj, h)))
+    x = run.last(last, x, places, span)
     return rms_norm(x, model.base_model.get_submodule("norm").get_parameter("weight"), shape.eps, dtype)
 
 

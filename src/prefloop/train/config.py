@@ -74,6 +74,8 @@ class TrainConfig(Section):
     """Padded tokens of a micro-batch; memory grows with it, results do not depend on it."""
     precision: Precision = "fp32"
     """What linear layers and attention compute in, training and sampling; weights and optimisers stay fp32."""
+    recompute_activations: bool = False
+    """Keep each layer's input only and run the layer again in the backward pass: less memory, a third more work."""
     report_to: tuple[Tracker, ...] = ()
     """Experiment trackers that get the metrics too (each needs its package); metrics.jsonl has them anyway."""
 

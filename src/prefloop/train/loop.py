@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from prefloop.console import Progress, say
 from prefloop.models.chat import Chat
-from prefloop.models.config import Precision
+from prefloop.models.decoder import recomputing, unsupported
 from prefloop.models.precision import computing_in
 from prefloop.rundir import RunDir
 from prefloop.train.checkpoint import (
@@ -210,11 +210,13 @@ def fit(
     """
     if patience is not None and evaluate is None:
         raise InputError("patience needs held-out rows, and there are none", field="patience", remedy=MORE_HELD_OUT)
+    if config.recompute_activations:
+        _require_recomputation(state)
     root = run.path / "checkpoints"
 
     def measure() -> tuple[bool, dict[str, float]]:
         assert evaluate is not None
-        held_out = _attempt(run, state, evaluate, config.precision)
+        held_out = _attempt(run, config, state, evaluate)
         improved = state.note_held_out(held_out[best_metric], higher_is_better=higher_is_better)
         return improved, {f"eval/{name}": value for name, value in held_out.items()}
 
@@ -250,7 +252,7 @@ def fit(
                 write_checkpoint(run, state)
                 break
             started = time.perf_counter()
-            outcome = _attempt(run, state, step_function, config.precision)
+            outcome = _attempt(run, config, state, step_function)
             if isinstance(outcome, str):
                 stopped = outcome
                 break
@@ -262,6 +264,14 @@ def fit(
     prune(root, keep=config.keep_checkpoints, protect={state.best_step})
     discard_on_stop(root)
     return stopped
+
+
+def _require_recomputation(state: TrainState) -> None:
+    """Raise InputError if a model's activations cannot be computed again."""
+    for model in state.models.values():
+        reason = unsupported(model)
+        if reason is not None:
+            raise InputError(f"has no effect: {reason}", field="recompute_activations", remedy="lower token_budget")
 
 
 @contextlib.contextmanager
@@ -283,9 +293,7 @@ def _begin(run: RunDir, config: TrainConfig, state: TrainState) -> Iterator[Trac
         yield trackers
 
 
-def _attempt(
-    run: RunDir, state: TrainState, function: Callable[[TrainState], Outcome], precision: Precision
-) -> Outcome:
+def _attempt(run: RunDir, config: TrainConfig, state: TrainState, function: Callable[[TrainState], Outcome]) -> Outcome:
     """A step or an evaluation. Where the environment or bad input (a reward that is no number) stops it, a checkpoint
     of the state before it is written first."""
     before = _fingerprint(state)
@@ -293,7 +301,7 @@ def _attempt(
     set_random_state(state.rng)
     device = next(iter(state.models.values())).device
     try:
-        with computing_in(precision, device):
+        with computing_in(config.precision, device), recomputing(config.recompute_activations):
             outcome = function(state)
     except (EnvironmentStop, InputError):
         # Before the first step there is nothing to lose. A step function that breaks its contract gets no checkpoint:
