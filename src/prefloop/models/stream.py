@@ -7,12 +7,34 @@ prompt with the row before it has queries for its own tokens only, and finds the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 
 from prefloop.models.precision import full_precision
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Attention rows one after the other; the queries of each are the last of its keys."""
+
+    query_starts: Tensor
+    """[R + 1] int32."""
+    key_starts: Tensor
+    """[R + 1] int32."""
+    most_queries: int
+    most_keys: int
+    keys: Tensor | None
+    """Where in the stream the keys are; None: they are the queries' own tokens."""
+
+    @classmethod
+    def of(cls, counts: Tensor, key_counts: Tensor, keys: Tensor | None) -> Ragged:
+        """From the numbers of queries and keys of each row, [R]."""
+        starts, key_starts = (F.pad(each.cumsum(0), (1, 0)).to(torch.int32) for each in (counts, key_counts))
+        return cls(starts, key_starts, int(counts.max()), int(key_counts.max()), keys)
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +43,8 @@ class Span:
 
     size: tuple[int, int]
     """R, Q."""
-    filled: Tensor | None
-    """[N] which of the R x Q places the N queries of the span take, in order; None: all of them."""
+    filled: Tensor
+    """[N] which of the R x Q places the N queries of the span take, in order."""
     keys: Tensor | None
     """[R x K] where in the stream the keys are (any place for padding); None: the queries' own tokens, causally."""
     unseen: Tensor | None
@@ -34,13 +56,15 @@ class Span:
         Without `keys`, k and v are those of the same tokens; else of the whole stream.
         """
         dtype = q.dtype
+        if q.device.type == "cuda" and dtype != torch.float32 and self.ragged is not None:
+            return self.attend_ragged(q, k, v, self.ragged)
         if q.device.type == "cpu":
             # The CPU's fused attention takes three times as long in bf16 as in fp32.
             q, k, v = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v))
         rows, bias = self._rows, None
         if self.keys is not None and self.unseen is not None:
             k, v = (x.index_select(0, self.keys).view(self.size[0], -1, *x.shape[1:]) for x in (k, v))
-            bias = torch.zeros(self.unseen.shape, dtype=q.dtype, device=q.device).masked_fill_(self.unseen, -torch.inf)
+            bias = self.bias.to(q.dtype)
         else:
             k, v = rows(k), rows(v)
         with full_precision(q.device):
@@ -53,11 +77,48 @@ class Span:
                 enable_gqa=q.shape[1] != k.shape[2],
             )
         flat = mixed.transpose(1, 2).flatten(0, 1).flatten(1).to(dtype)
-        return flat if self.filled is None else flat.index_select(0, self.filled)
+        return flat if len(self.filled) == len(flat) else flat.index_select(0, self.filled)
+
+    @cached_property
+    def bias(self) -> Tensor:
+        """[R, 1, Q, K] what is added to the attention scores: 0, or -infinity at keys that a query does not see."""
+        assert self.unseen is not None
+        return torch.zeros(self.unseen.shape, device=self.unseen.device).masked_fill_(self.unseen, -torch.inf)
+
+    @cached_property
+    def ragged(self) -> Ragged | None:
+        """The rows without padding, or None where the queries of a row are not the last of the keys that it sees."""
+        num_rows, most = self.size
+        counts = torch.bincount(self.filled // most, minlength=num_rows)
+        if self.keys is None or self.unseen is None:
+            return Ragged.of(counts, counts, None)
+        order = torch.arange(most, device=counts.device)
+        seen = (~self.unseen).sum(-1).squeeze(1)
+        key_counts = seen.gather(1, (counts - 1).clamp(min=0)[:, None]).squeeze(1)
+        aligned = (seen == (key_counts - counts + 1)[:, None] + order) | (order >= counts[:, None])
+        if not bool(aligned.all()):
+            return None
+        places = self.keys.view(num_rows, -1)
+        columns = torch.arange(places.shape[1], device=counts.device)
+        return Ragged.of(counts, key_counts, places[columns < key_counts[:, None]])
+
+    def attend_ragged(self, q: Tensor, k: Tensor, v: Tensor, ragged: Ragged) -> Tensor:
+        """`attend` without padding, by torch's variable-length flash attention (CUDA, half precision)."""
+        if ragged.keys is not None:
+            k, v = k.index_select(0, ragged.keys), v.index_select(0, ragged.keys)
+        mixed = varlen_attn(
+            *(q, k, v),
+            *(ragged.query_starts, ragged.key_starts),
+            *(ragged.most_queries, ragged.most_keys),
+            window_size=(-1, 0),
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        assert isinstance(mixed, Tensor)
+        return mixed.flatten(1)
 
     def _rows(self, x: Tensor) -> Tensor:
         """[N, heads, width] as [R, Q, heads, width], 0 at padding."""
-        if self.filled is not None:
+        if len(x) < self.size[0] * self.size[1]:
             x = x.new_zeros(self.size[0] * self.size[1], *x.shape[1:]).index_copy(0, self.filled, x)
         return x.view(*self.size, *x.shape[1:])
 
@@ -95,8 +156,7 @@ class Stream:
         beyond = columns > position.view(len(where), 1, width, 1)
         # A padded query sees its row's first token, so that no softmax is empty.
         unseen = beyond | (columns >= lengths[:, None])[:, None, None, :]
-        full = len(slots) == len(where) * width
-        return self.places[where], Span((len(where), width), None if full else slots, self.places.flatten(), unseen)
+        return self.places[where], Span((len(where), width), slots, self.places.flatten(), unseen)
 
 
 def shared_prefixes(input_ids: Tensor, prompt_lengths: Tensor) -> Tensor:
@@ -138,7 +198,7 @@ def stream_of(input_ids: Tensor, lengths: Tensor, prompt_lengths: Tensor) -> Str
     queries = prompt_lengths[:, None] + torch.arange(most, device=columns.device)
     beyond = columns > queries[:, None, :, None]
     unseen = beyond | (~real)[:, None, None, :]
-    after = Span((size, most), None if number == size * most else slots, places.flatten(), unseen)
+    after = Span((size, most), slots, places.flatten(), unseen)
     grid = columns.expand(size, width)
     return Stream(
         torch.cat([input_ids[leaders, :longest][prompts], input_ids[rest]]),
@@ -150,5 +210,4 @@ def stream_of(input_ids: Tensor, lengths: Tensor, prompt_lengths: Tensor) -> Str
 
 def _own(real: Tensor) -> Span:
     """Rows that attend to themselves, causally."""
-    flat = real.flatten()
-    return Span((real.shape[0], real.shape[1]), None if bool(flat.all()) else flat.nonzero().squeeze(-1), None, None)
+    return Span((real.shape[0], real.shape[1]), real.flatten().nonzero().squeeze(-1), None, None)
