@@ -14,7 +14,7 @@ Report = Mapping[str, float]
 Entry = dict[str, Any]
 
 FORWARD, BACKWARD = 2, 4
-"""FLOPs for each weight and token: a product with the weights, and those with their transpose and for their gradient."""
+"""FLOPs for each weight and token: a product with the weights; one with their transpose, and one for their gradient."""
 TRAIN = FORWARD + BACKWARD
 
 

@@ -1,7 +1,7 @@
 """How the peer is tuned: settings that make it faster without changing what it computes, and the search over them.
 
-The search goes axis by axis. On each it walks from where it stands to both sides for as long as that is faster; so what
-it ends with is the fastest setting that was measured, and no neighbour of it is faster.
+The search goes axis by axis. On each it walks from where it stands to one side, for as long as that is faster, and
+where the first step is not, to the other. What it ends with is the fastest setting that was measured.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ def search(axes: tuple[Axis, ...], cost: Callable[[Settings], float]) -> tuple[S
     for axis in axes:
         start = axis.values.index(best[axis.name])
         for direction in (-1, 1):
+            if best[axis.name] != axis.values[start]:
+                break
             place = start + direction
             while 0 <= place < len(axis.values):
                 tried = {**best, axis.name: axis.values[place]}

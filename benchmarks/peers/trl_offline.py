@@ -25,7 +25,7 @@ def main() -> None:
     step_meter = shared.StepMeter(case)
     meter = step_meter.meter
     with tempfile.TemporaryDirectory() as scratch:
-        more = dict(processing_class=shared.tokenizer_of(case), callbacks=[step_meter])
+        more = {"processing_class": shared.tokenizer_of(case), "callbacks": [step_meter]}
         arguments = dict(
             max_length=MAX_LENGTH, train_sampling_strategy="sequential", **shared.training_arguments(case, scratch)
         )

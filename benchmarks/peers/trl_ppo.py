@@ -8,7 +8,6 @@ It knows one end-of-sequence token only; in the geometric regime the others beco
 from __future__ import annotations
 
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch

@@ -59,21 +59,21 @@ def training_arguments(case: Case, scratch: str) -> dict[str, Any]:
     `case.settings`: `micro_batch` rows at once, `checkpointing` of activations.
     """
     micro_batch = case.settings.get("micro_batch", case.batch)
-    return dict(
-        output_dir=scratch,
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=case.batch // micro_batch,
-        max_steps=case.num_steps + 1,
-        learning_rate=LEARNING_RATE,
-        bf16=case.dtype == "bf16",
-        use_cpu=True,
-        gradient_checkpointing=case.settings.get("checkpointing", False),
-        report_to="none",
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-        seed=0,
-    )
+    return {
+        "output_dir": scratch,
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": case.batch // micro_batch,
+        "max_steps": case.num_steps + 1,
+        "learning_rate": LEARNING_RATE,
+        "bf16": case.dtype == "bf16",
+        "use_cpu": True,
+        "gradient_checkpointing": case.settings.get("checkpointing", False),
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+        "seed": 0,
+    }
 
 
 def rows_of(case: Case, name: str) -> list[dict[str, Any]]:
