@@ -1,8 +1,8 @@
 """What every measured process shares: it does a step when it is told to, and says what that took.
 
-Of the standard library only, as peers import it too. A process is told on its standard input, a word a line, and answers
-with a line of JSON on its standard output; whatever else it prints goes to the standard error. It ends when its input
-does.
+Of the standard library only, as peers import it too. A process is told on its standard input, a word a line, and
+answers with a line of JSON on its standard output; whatever else it prints goes to the standard error. It ends when its
+input does.
 """
 
 from __future__ import annotations

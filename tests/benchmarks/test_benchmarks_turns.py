@@ -6,7 +6,7 @@ import os
 import sys
 
 import pytest
-from benchmarks.peers.cases import Case
+from benchmarks.peers.cases import Case, told
 from benchmarks.peers.turns import Runner
 
 from prefloop.types import EnvironmentStop
@@ -51,8 +51,6 @@ def test_seconds_leave_out_the_waiting() -> None:
 
 
 def test_a_case_survives_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.peers.cases import told
-
     case = Case("grpo", "small", "fixed", "fp32", 1, 6, "bed", order=(3, 1), settings={"micro_batch": 8})
     monkeypatch.setattr(sys, "argv", ["ours", case.words()])
     assert told() == case
