@@ -45,4 +45,8 @@ def compare_round(trainer: Any, state: TrainState, path: Path) -> dict[str, floa
     metrics = trainer.backward(state, batch, Advantages(advantages))
     squares = sum(float(weight.grad.square().sum()) for weight in policy.parameters() if weight.grad is not None)
     policy.zero_grad(set_to_none=True)
-    return {"loss": float(metrics["policy/loss"]), "grad_norm": squares**0.5}
+    found = {"grad_norm": squares**0.5}
+    if trainer.config.algorithm != "rloo":
+        # TRL's loss of RLOO is the ratio times the advantage: another number with the same gradient.
+        found["loss"] = float(metrics["policy/loss"])
+    return found
