@@ -6,6 +6,7 @@ where the first step is not, to the other. What it ends with is the fastest sett
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,14 +47,19 @@ GRID: Mapping[str, tuple[Axis, ...]] = {
 """By job. The precision is that of the comparison."""
 
 
-def search(axes: tuple[Axis, ...], cost: Callable[[Settings], float]) -> tuple[Settings, list[tuple[Settings, float]]]:
-    """The settings of the least cost that was measured, and all that was."""
+def search(
+    axes: tuple[Axis, ...], cost: Callable[[Settings, float], float]
+) -> tuple[Settings, list[tuple[Settings, float]]]:
+    """The settings of the least cost that was measured, and all that was.
+
+    `cost` is told the least so far, and may stop measuring where it is clearly above that.
+    """
     measured: list[tuple[Settings, float]] = []
 
     def seconds(settings: Settings) -> float:
         known = next((found for tried, found in measured if tried == settings), None)
         if known is None:
-            known = cost(settings)
+            known = cost(settings, min((found for _, found in measured), default=math.inf))
             measured.append((settings, known))
         return known
 

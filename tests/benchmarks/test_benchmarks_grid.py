@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from benchmarks.peers.grid import GRID, Axis, search
 AXES = (Axis("rows", (1, 2, 4, 8), 4), Axis("sorted", (False, True), True), Axis("extra", (0, 1, 2), 0))
 
 
-def bowl(settings: Mapping[str, Any]) -> float:
+def bowl(settings: Mapping[str, Any], least: float = 0.0) -> float:
     """Least at rows 2, unsorted, extra 2."""
     return abs(settings["rows"] - 2) + 3.0 * settings["sorted"] + (2 - settings["extra"])
 
@@ -31,15 +32,21 @@ def test_measures_no_setting_twice() -> None:
 
 
 def test_stays_where_nothing_is_faster() -> None:
-    best, measured = search(AXES, lambda settings: 1.0)
+    best, measured = search(AXES, lambda settings, least: 1.0)
     assert best == {"rows": 4, "sorted": True, "extra": 0}
     # Itself, and its neighbours: two, one and one.
     assert len(measured) == 5
 
 
 def test_only_walks_on_while_it_is_faster() -> None:
-    tried = [settings["rows"] for settings, _ in search(AXES[:1], lambda settings: float(settings["rows"]))[1]]
-    assert tried == [4, 2, 1]
+    told = []
+
+    def rows(settings: Mapping[str, Any], least: float) -> float:
+        told.append(least)
+        return float(settings["rows"])
+
+    assert [settings["rows"] for settings, _ in search(AXES[:1], rows)[1]] == [4, 2, 1]
+    assert told == [math.inf, 4, 2]
 
 
 @pytest.mark.parametrize("job", GRID)
