@@ -4,6 +4,7 @@
 #   make test     the same, then runs the tests
 #   make coverage the same, then the tests with their branch coverage, and fails where a package is below its limit
 #   make test-peers   makes .venv-peers-trl and .venv-peers-trl-1.12 too, then compares with these releases of TRL
+#   make bench-peers  the same environments, then prefloop's speed beside TRL's (an hour; BENCH_ARGS="--size small --job sft")
 #   make lint     the same, then ruff, mypy and import-linter
 #   make test-crash       kills runs and damages checkpoints, at random, and compares the ends (minutes; not in CI)
 #   make test-crash-full  the same with all algorithms and the counts of docs/reliability.md
@@ -14,17 +15,19 @@
 # TORCH_INDEX=https://...       a further package index for torch, for example one with CPU-only builds
 # PYTEST_ARGS="-n 2 -k config"  what pytest is told
 # CRASH_ARGS="--jobs ppo"       what the crash tests are told (--help lists it)
+# BENCH_ARGS="--job grpo"       what the comparison of speed is told (--help lists it)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH_INDEX ?=
 PYTEST_ARGS ?= -n 2
 CRASH_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: venv test coverage test-peers test-crash test-crash-full lint demo clean
+.PHONY: venv test coverage test-peers bench-peers test-crash test-crash-full lint demo clean
 
 venv: .venv/.installed-dev
 
@@ -57,6 +60,9 @@ coverage: .venv/.installed-dev
 
 test-peers: .venv/.installed-dev .venv-peers-trl/.installed .venv-peers-trl-1.12/.installed
 	PREFLOOP_PEERS=. $(BIN)/python -m pytest tests/peers
+
+bench-peers: .venv/.installed-dev .venv-peers-trl/.installed .venv-peers-trl-1.12/.installed
+	$(BIN)/python -m benchmarks.peers $(BENCH_ARGS)
 
 test-crash: .venv/.installed-dev
 	$(BIN)/python -m tests.crash $(CRASH_ARGS)
