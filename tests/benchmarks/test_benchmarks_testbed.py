@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,9 @@ def test_stop_ids_are_as_many_as_they_are_said_to_be() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tokenizer and a few pairs."""
     root = tmp_path_factory.mktemp("testbed")
-    texts = testbed.corpus()
-    testbed._tokenizer(texts[:400]).save_pretrained(root / "tokenizer")
-    testbed.write_rows(root / "pairs.jsonl", testbed.pairs(root, texts[:400], 40))
+    texts = Path(textwrap.__file__).read_text(encoding="utf-8").split("\n\n")
+    testbed._tokenizer(texts).save_pretrained(root / "tokenizer")
+    testbed.write_rows(root / "pairs.jsonl", testbed.pairs(root, texts, 40))
     return root
 
 
