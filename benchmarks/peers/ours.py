@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,11 @@ from benchmarks.peers.meter import Meter
 from benchmarks.peers.same import compare_round
 from benchmarks.start import configured
 from benchmarks.testbed import policy_folder, read_rows, write_rows
-from prefloop.models.chat import Encoded
+from prefloop.models.chat import Chat, Encoded
 from prefloop.models.load import load_policy
 from prefloop.rollout.engine import sample
 from prefloop.rundir import RunDir
 from prefloop.train.loop import TrainState, rows_of_step, stream_of_step
-from prefloop.train.pairs import EncodedPair
 from prefloop.train.randomness import seed_all
 from prefloop.types import InputError, Message
 
@@ -97,18 +96,6 @@ def train_offline(case: Case, meter: Meter, scratch: Path) -> None:
     """SFT, reward model or DPO. The seconds of DPO's reference pass are shared out over the steps of one epoch."""
     train, config = configured(*words_of(case, scratch))
     module: Any = importlib.import_module(train.__module__)
-    encoded: list[Any] = []
-
-    def noted(encode: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **more: Any) -> Any:
-            found = encode(*args, **more)
-            encoded.append(found[1])
-            return found
-
-        return call
-
-    name = "_encode" if case.job == "sft" else "encode_pairs"
-    setattr(module, name, noted(getattr(module, name)))
     if case.job == "dpo":
         module.cached = timed(module.cached, meter, case.num_steps)
 
@@ -116,10 +103,9 @@ def train_offline(case: Case, meter: Meter, scratch: Path) -> None:
         if case.job == "reward":
             weights = load_file(Path(case.testbed) / f"{case.size}-reward" / "model.safetensors")
             state.models["reward"].load_state_dict(weights)
-        rows = encoded[0]
-        sizes = [count_tokens(row) for row in rows]
+        sizes = [count_tokens(encode(state.chat, row)) for row in read_rows(Path(config.data[0]))]
         taken = [
-            rows_of_step(number, num_rows=len(rows), batch_size=case.batch, seed=config.seed)
+            rows_of_step(number, num_rows=len(sizes), batch_size=case.batch, seed=config.seed)
             for number in range(case.num_steps)
         ]
         seed_all(config.seed)
@@ -149,10 +135,15 @@ def timed(function: Callable[..., Any], meter: Meter, num_steps: int) -> Callabl
     return call
 
 
-def count_tokens(row: Encoded | EncodedPair) -> dict[str, int]:
+def encode(chat: Chat, row: Mapping[str, str]) -> list[Encoded]:
+    """The dialogues of a row of data: one, or chosen and rejected."""
+    prompt = (Message("user", row["prompt"]),)
+    return [chat.encode_response(prompt, row[side]) for side in ("completion", "chosen", "rejected") if side in row]
+
+
+def count_tokens(sides: Sequence[Encoded]) -> dict[str, int]:
     """Useful tokens of a row or pair: prompts and responses without padding; `prompts` counts the pair's prompt once,
     `tokens` with each response."""
-    sides = [row] if isinstance(row, Encoded) else list(row)
     prompt = sum(not answer for answer in sides[0].mask)
     return {
         "tokens": sum(len(side.ids) for side in sides),

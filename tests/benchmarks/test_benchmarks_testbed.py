@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
+import textwrap
 from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.peers.ours import count_round, count_tokens
+from benchmarks.peers.ours import count_round, count_tokens, encode
 
 from benchmarks import testbed
 from prefloop.functional.batch import RolloutBatch
 from prefloop.models.chat import Encoded, load_chat
-from prefloop.types import Message
 
 
 def test_geometric_lengths_are_between_16_and_20() -> None:
@@ -39,9 +39,9 @@ def test_stop_ids_are_as_many_as_they_are_said_to_be() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tokenizer and a few pairs."""
     root = tmp_path_factory.mktemp("testbed")
-    texts = testbed.corpus()
-    testbed._tokenizer(texts[:400]).save_pretrained(root / "tokenizer")
-    testbed.write_rows(root / "pairs.jsonl", testbed.pairs(root, texts[:400], 40))
+    texts = Path(textwrap.__file__).read_text(encoding="utf-8").split("\n\n")
+    testbed._tokenizer(texts).save_pretrained(root / "tokenizer")
+    testbed.write_rows(root / "pairs.jsonl", testbed.pairs(root, texts, 40))
     return root
 
 
@@ -49,10 +49,10 @@ def test_prompt_and_response_are_the_same_tokens_together_and_apart(folder: Path
     chat = load_chat(folder / "tokenizer")
     for row in testbed.read_rows(folder / "pairs.jsonl"):
         for response in (row["chosen"], row["rejected"]):
-            apart = chat.encode_response((Message("user", row["prompt"]),), response)
+            apart = encode(chat, {"prompt": row["prompt"], "completion": response})
             # As a peer without chat template has them.
             together = chat.tokenizer(row["prompt"] + response)["input_ids"] + [testbed.EOS_ID]
-            assert apart.ids == together
+            assert [each.ids for each in apart] == [together]
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_cuts_texts(text: str, prompt: str, response: str) -> None:
 def test_counts_tokens_of_rows_and_pairs() -> None:
     row = Encoded([5, 6, 7, 8, 9], [False, False, True, True, True])
     other = Encoded([5, 6, 7], [False, False, True])
-    assert count_tokens(row) == {"tokens": 5, "responses": 3, "prompts": 2}
-    assert count_tokens((row, other)) == {"tokens": 8, "responses": 4, "prompts": 2}
+    assert count_tokens([row]) == {"tokens": 5, "responses": 3, "prompts": 2}
+    assert count_tokens([row, other]) == {"tokens": 8, "responses": 4, "prompts": 2}
 
 
 def test_counts_tokens_of_a_round() -> None:
