@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from prefloop.models.load import load_policy, save_model
 from prefloop.reward.scoring import RewardModel
-from prefloop.rollout import engine
+from prefloop.rollout import steps
 from prefloop.train import checks
 from prefloop.train import policy as policy_module
 from prefloop.train import preference as preference_module
@@ -97,8 +97,8 @@ def test_dropout_left_on(started, gpt2, monkeypatch, tmp_path):
 
 
 def test_temperature_forgotten_in_one_pass(started, monkeypatch):
-    draw = engine.draw
-    monkeypatch.setattr(engine, "draw", lambda logits, uniforms, **_: draw(logits, uniforms, temperature=1.0))
+    draw = steps.draw
+    monkeypatch.setattr(steps, "draw", lambda logits, uniforms, **_: draw(logits, uniforms, temperature=1.0))
     assert assert_stopped(started(), "sampler", "a temperature that one of the two forgot") == "model"
 
 
@@ -161,13 +161,13 @@ def test_what_is_no_number_does_not_pass():
 
 def test_a_gap_above_half_its_limit_gives_importance_weights(tune, data, monkeypatch):
     """A sampler that is a little off its probabilities: a warning, and every advantage is weighted."""
-    draw = engine.draw
+    draw = steps.draw
 
     def a_little_off(logits, uniforms, *, temperature):
         ids, logprobs = draw(logits, uniforms, temperature=temperature)
         return ids, logprobs + 7e-5
 
-    monkeypatch.setattr(engine, "draw", a_little_off)
+    monkeypatch.setattr(steps, "draw", a_little_off)
     seen = []
     weigh = policy_module.importance_weights
 

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from prefloop.console import Progress, say
 from prefloop.models.chat import Chat
 from prefloop.models.decoder import recomputing, unsupported
+from prefloop.models.load import default_device
 from prefloop.models.precision import computing_in
 from prefloop.rundir import RunDir
 from prefloop.train.checkpoint import (
@@ -299,9 +300,8 @@ def _attempt(run: RunDir, config: TrainConfig, state: TrainState, function: Call
     before = _fingerprint(state)
     # Whatever drew random numbers since (a tracker, a progress bar) must not show in the run.
     set_random_state(state.rng)
-    device = next(iter(state.models.values())).device
     try:
-        with computing_in(config.precision, device), recomputing(config.recompute_activations):
+        with computing_in(config.precision, default_device()), recomputing(config.recompute_activations):
             outcome = function(state)
     except (EnvironmentStop, InputError):
         # Before the first step there is nothing to lose. A step function that breaks its contract gets no checkpoint:
