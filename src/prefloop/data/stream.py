@@ -29,7 +29,16 @@ from prefloop.data.formats import (
 )
 from prefloop.data.pairs import JudgmentTable, derive_pairs, pairs_by_score, ranks_of_order
 from prefloop.data.rows import Row, stream_rows
-from prefloop.types import Demonstration, InputError, LabelledResponse, Message, PreferencePair, Prompt
+from prefloop.types import (
+    Comparison,
+    Demonstration,
+    InputError,
+    Judgment,
+    LabelledResponse,
+    Message,
+    PreferencePair,
+    Prompt,
+)
 
 R = TypeVar("R")
 SKIP_REMEDY = "--skip-bad leaves such rows out"
@@ -140,6 +149,19 @@ def unpaired_of_file(source: Source, tally: Tally) -> Iterator[tuple[int, Labell
     """Responses with a label of their own."""
     for row, labelled in _parsed_rows(source, tally, lambda row: labelled_of(row.values, source.weight)):
         yield row.line, labelled
+
+
+def judged_comparisons(source: Source, tally: Tally) -> Iterator[tuple[int, Comparison, list[Judgment]]]:
+    """The comparisons of a file's judgments, each with its line and all its votes; rows of other kinds give none."""
+    table = JudgmentTable()
+
+    def parse(row: Row) -> None:
+        if kind_of(row.values) == "judgments":
+            table.add(row.line, *judged_of(row.values))
+
+    for _ in _parsed_rows(source, tally, parse):
+        pass
+    yield from table.comparisons()
 
 
 def prompts_of_file(source: Source, tally: Tally) -> Iterator[tuple[int, Prompt]]:

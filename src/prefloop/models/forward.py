@@ -100,9 +100,15 @@ def compare_to_reference(
 
 def sequence_scores(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """[B] raw score: the scalar head at the last token of each row. Differentiable."""
+    return head_scores(model, batch).squeeze(-1)
+
+
+def head_scores(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """[B, K] raw scores of a model with K heads, as `sequence_scores`."""
     columns = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
     last = _hidden_at(model, batch, columns == batch.lengths[:, None] - 1)
-    return score_head(model)(last).squeeze(-1).float()
+    scores: Tensor = score_head(model)(last).float()
+    return scores
 
 
 def token_values(model: PreTrainedModel, batch: TokenBatch) -> Tensor:

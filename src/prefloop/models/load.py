@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -209,21 +209,23 @@ def load_reward_model(
     said = read_origin(directory) if is_adapter(directory) else model.config.to_dict()
     model.config.reward_mean = float(said.get("reward_mean", 0.0))
     model.config.reward_std = float(said.get("reward_std", 1.0))
+    temperature = said.get("reward_temperature")
+    model.config.reward_temperature = None if temperature is None else float(temperature)
     return _place(model, device), chat
 
 
 def new_reward_model(
-    directory: Path, *, seed: int, field: str = "model", device: torch.device | None = None
+    directory: Path, *, seed: int, num_heads: int = 1, field: str = "model", device: torch.device | None = None
 ) -> tuple[PreTrainedModel, Chat]:
-    """A classifier on the trunk of the model in `directory` with a fresh scalar head, N(0, 1/sqrt(d+1)), no bias."""
+    """A classifier on the trunk of the model in `directory` with fresh scalar heads, N(0, 1/sqrt(d+1)), no bias."""
     chat = _load_chat(directory, field)
-    model = _load(AutoModelForSequenceClassification, directory, field, chat, fresh=HEAD_WEIGHT, num_labels=1)
+    model = _load(AutoModelForSequenceClassification, directory, field, chat, fresh=HEAD_WEIGHT, num_labels=num_heads)
     _check_head(model, directory, field)
     head = score_head(model)
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         head.weight.copy_(torch.randn(head.weight.shape, generator=noise) / (head.in_features + 1) ** 0.5)
-    model.config.reward_mean, model.config.reward_std = 0.0, 1.0
+    model.config.reward_mean, model.config.reward_std, model.config.reward_temperature = 0.0, 1.0, None
     return _place(model, device), chat
 
 
@@ -238,6 +240,17 @@ def score_head(model: PreTrainedModel) -> nn.Linear:
     head = model.get_submodule(HEAD)
     assert isinstance(head, nn.Linear)
     return head
+
+
+def join_heads(model: PreTrainedModel, weights: Sequence[float]) -> None:
+    """Make one head of several, in place: sum_k weights_k h_k, which is the same sum of their scores."""
+    heads = score_head(model)
+    assert len(weights) == heads.out_features, (len(weights), heads.out_features)
+    joined = nn.Linear(heads.in_features, 1, bias=False).to(heads.weight)
+    with torch.no_grad():
+        joined.weight.copy_(torch.tensor(weights).to(heads.weight) @ heads.weight)
+    setattr(model, HEAD, joined)
+    model.config.num_labels = 1
 
 
 def new_policy(config: ScratchConfig, chat: Chat, *, seed: int, device: torch.device | None = None) -> PreTrainedModel:
