@@ -253,6 +253,18 @@ def join_heads(model: PreTrainedModel, weights: Sequence[float]) -> None:
     model.config.num_labels = 1
 
 
+@contextlib.contextmanager
+def joined_heads(model: PreTrainedModel, weights: Sequence[float]) -> Iterator[None]:
+    """Inside, the model has the one head that `join_heads` makes; afterwards its own ones again."""
+    heads = score_head(model)
+    join_heads(model, weights)
+    try:
+        yield
+    finally:
+        setattr(model, HEAD, heads)
+        model.config.num_labels = heads.out_features
+
+
 def new_policy(config: ScratchConfig, chat: Chat, *, seed: int, device: torch.device | None = None) -> PreTrainedModel:
     """A Llama-shaped model with random weights."""
     torch.manual_seed(seed)

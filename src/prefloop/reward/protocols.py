@@ -71,10 +71,8 @@ def subset_of(pair: PreferencePair, protocol: Protocol) -> str:
     given = pair.prompt.columns.get(protocol.column)
     if any(given in subsets for subsets in protocol.sections.values()):
         return str(given)
-    path, _, line = pair.place.rpartition(":")
     problem = "missing" if given is None else f"the protocol has no subset {given!r}"
-    where = int(line) if line.isdigit() else None
-    raise InputError(problem, path=path or None, line=where, field=protocol.column, remedy="leave --protocol out")
+    raise InputError(problem, path=pair.place or None, field=protocol.column, remedy="leave --protocol out")
 
 
 def protocol_scores(protocol: Protocol, pairs: Sequence[PreferencePair], margins: Sequence[float]) -> dict[str, Any]:
