@@ -1,9 +1,12 @@
 """`python -m benchmarks.honest_reward`: a small reward model from scratch and character n-grams, on people's pairs.
 
-For each file the conversations are dealt into folds; the model of a fold (vocabulary, starting weights, members) is made
-of the other folds alone, and scores the pairs of the fold. So every pair is scored once by a model that saw no turn of
-its conversation. The baseline is treated alike. Differences are paired: interval over conversations, exact test, and
-the smallest difference that would have been seen in four of five such experiments.
+For each file the conversations are dealt into folds; the model of a fold (vocabulary, starting weights, members) comes
+from the other folds alone and scores the pairs of the fold: each pair is scored once by a model that saw no turn of its
+conversation. The baseline is treated alike. Differences are paired: interval over conversations, exact test, and the
+smallest difference that would have been seen in four of five such experiments.
+
+The recipe `answers` puts "?" in place of every prompt. A model of this size averages over what it reads, and whole
+dialogues drown the answer; the baseline does not read prompts either. `dialogues` is the same with the prompts.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any
 from benchmarks.ngrams import margins_by_fold
 from benchmarks.options import publish, table
 from prefloop.console import say
-from prefloop.data.formats import make_demonstration
+from prefloop.data.formats import make_demonstration, make_prompt
 from prefloop.data.read import read_pairs
 from prefloop.data.split import conversation_key, fold_of
 from prefloop.data.write import write_records
@@ -51,9 +54,12 @@ class Recipe:
     weight_decay: float = 0.0
     num_members: int = 5
     by: str = "seed"
+    reads_prompts: bool = False
 
 
-QUICK = Recipe(ScratchConfig(hidden_size=16, num_layers=1, num_heads=2, vocab_size=300, max_position=4096), 50, 1, 1)
+RECIPES = {"answers": Recipe(), "dialogues": Recipe(reads_prompts=True)}
+TINY = ScratchConfig(hidden_size=16, num_layers=1, num_heads=2, vocab_size=300, max_position=4096)
+NO_PROMPT = make_prompt((Message("user", "?"),))
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -61,6 +67,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.honest_reward", allow_abbrev=False)
     parser.add_argument("--data", type=Path, default=DATA, help="folder with the files of preference pairs")
     parser.add_argument("--files", nargs="+", default=list(FILES), help="their names, without .jsonl.gz")
+    parser.add_argument("--recipe", choices=list(RECIPES), default="answers", help="what the reward model reads")
     parser.add_argument("--seed", type=int, default=1, help="seed of the folds and of the models")
     parser.add_argument("--num-folds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a tiny model on few pairs: proves that it runs, no more")
@@ -79,9 +86,12 @@ def compare(flags: argparse.Namespace, name: str) -> dict[str, Any]:
     started = time.process_time()
     linear = margins_by_fold(pairs, folds)
     linear_seconds = time.process_time() - started
-    recipe = dataclasses.replace(QUICK, num_members=2) if flags.quick else Recipe()
+    recipe = RECIPES[flags.recipe]
+    if flags.quick:
+        recipe = dataclasses.replace(recipe, scratch=TINY, num_demonstrations=50, num_members=2)
+    read = pairs if recipe.reads_prompts else [dataclasses.replace(pair, prompt=NO_PROMPT) for pair in pairs]
     started = time.process_time()
-    own, alone = model_margins(recipe, pairs, folds, flags.out / name, seed=flags.seed)
+    own, alone = model_margins(recipe, read, folds, flags.out / f"{name}-{flags.recipe}", seed=flags.seed)
     seconds = time.process_time() - started
     clusters = [conversation_key(pair) for pair in pairs]
     summary = summarise(pairs, own, [None] * len(pairs), num_resamples=2000, seed=0)

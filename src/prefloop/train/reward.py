@@ -35,10 +35,10 @@ def train(config: RewardConfig) -> RunResult:
     start = resolve_model(config.model, "model")
     files = input_files("data", config.data) | input_files("eval_data", config.eval_data)
     inputs = {"model": start, **files}
-    held_out_file = next(iter(pair_files(config.eval_data)), "held-out.jsonl")
     with RunDir("train reward", config, inputs) as run:
         if (finished := run.finished) is not None:
             return finished
+        held_out_file = next(iter(pair_files(config.eval_data)), "held-out.jsonl")
         following = shell_words("prefloop", "reward", "eval", str(run.path), held_out_file, skip_bad=config.skip_bad)
         if config.members is not None:
             return train_members(config, run, inputs, train_model, next_command=following)
