@@ -1,7 +1,7 @@
 """The baseline of `honest_reward`: logistic regression on character n-grams of both responses. numpy and scipy only.
 
 A response is the tf-idf vector of its lower-cased character n-grams, hashed into 2^20 places, of length 1; a pair is
-the difference of its two vectors, and the weights minimise Bradley-Terry's loss with an L2 penalty. The prompt is not read.
+the difference of its two vectors, and the weights minimise Bradley-Terry's loss with an L2 penalty. It reads no prompt.
 """
 
 from __future__ import annotations

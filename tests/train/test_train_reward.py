@@ -402,3 +402,20 @@ def test_several_heads_beside_adapters_become_one(fit, two_dimensions, words):
     outcome = trained(fit(two_dimensions, "--lora.rank", 2, *words))
     merged = score(outcome.model, "bee", "fog sun")
     assert score(outcome.run / "adapter", "bee", "fog sun") == pytest.approx(merged, abs=1e-4)
+
+
+def test_an_over_long_held_out_pair_is_left_out_by_the_ensemble_as_by_its_members(fit, longer_wins, tmp_path):
+    rows = [json.loads(line) for line in longer_wins.read_text().splitlines()]
+    train = write(tmp_path / "train.jsonl", rows[:64])
+    held_out = [{**row, "prompt": f"again {row['prompt']}"} for row in rows[64:80]]
+    held_out[0]["chosen"] = "bee " * 300
+    path = write(tmp_path / "held-out.jsonl", held_out)
+    outcome = trained(fit(train, "--eval-data", path, "--skip-bad", "true", "--members.size", 2))
+    assert "On 15 pairs of 15 conversations" in (outcome.run / "members" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("by", ["member_accuracy", "eval/accuracy"])
+def test_an_ensemble_without_held_out_pairs_claims_nothing(fit, longer_wins, by):
+    outcome = trained(fit(longer_wins, "--eval-fraction", 0, "--members.size", 2, "--batch-size", 200))
+    assert by not in outcome.answer["metrics"]
+    assert json.loads((outcome.run / "members" / "ensemble.json").read_text()) == {"reward_temperature": None}

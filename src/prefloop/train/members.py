@@ -17,10 +17,10 @@ from typing import Any
 
 from prefloop.console import say
 from prefloop.models.load import default_device
-from prefloop.reward.scoring import ENSEMBLE_FILE, load_scorer
+from prefloop.reward.scoring import ENSEMBLE_FILE, load_scorer, reward_models
 from prefloop.rundir import RunDir, write_json
 from prefloop.train.config import RewardConfig, RewardMemberConfig
-from prefloop.train.pairs import load_pairs
+from prefloop.train.pairs import encode_pairs, load_pairs
 from prefloop.train.reward_card import write_card
 from prefloop.train.reward_finish import calibrated_summary
 from prefloop.types import RunResult
@@ -44,15 +44,17 @@ def train_members(
     for number in range(config.members.size):
         say(f"member {number + 1} of {config.members.size}")
         results.append(_train_member(config, number, root / f"member-{number:02d}", inputs, train_model))
-    _, held_out = load_pairs(config)
     scorer = load_scorer(str(root), device=default_device(), token_budget=config.token_budget)
+    first = reward_models(scorer)[0]
+    # As each member left the over-long ones out.
+    held_out, _ = encode_pairs(config, first.model, first.chat, load_pairs(config)[1], may_be_none=True)
     summary = calibrated_summary(scorer, held_out, seed=config.seed)
     write_json(root / ENSEMBLE_FILE, {"reward_temperature": None if summary is None else summary["temperature"]})
     write_card(root, config, run, summary)
     metrics: dict[str, Any] = {"num_members": len(results)}
     if summary is not None:
         metrics |= {"eval/accuracy": summary["accuracy"], "eval/loss": summary["log_loss"]}
-        metrics["member_accuracy"] = fmean(result.metrics["eval/accuracy"] for result in results)
+        metrics |= {"member_accuracy": fmean(result.metrics["eval/accuracy"] for result in results)}
     return run.finish(stopped="done", metrics=metrics, outputs={"model": FOLDER}, next_command=next_command)
 
 
