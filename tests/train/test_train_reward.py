@@ -14,7 +14,8 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from prefloop.data.read import read_pairs
-from prefloop.models.load import join_heads, load_reward_model, new_reward_model
+from prefloop.models.heads import join_heads
+from prefloop.models.load import load_reward_model, new_reward_model
 from prefloop.reward.evaluate import margins_of
 from prefloop.reward.scoring import Response, load_scorer
 from prefloop.rundir import sha256_of

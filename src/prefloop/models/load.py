@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -240,29 +240,6 @@ def score_head(model: PreTrainedModel) -> nn.Linear:
     head = model.get_submodule(HEAD)
     assert isinstance(head, nn.Linear)
     return head
-
-
-def join_heads(model: PreTrainedModel, weights: Sequence[float]) -> None:
-    """Make one head of several, in place: sum_k weights_k h_k, which is the same sum of their scores."""
-    heads = score_head(model)
-    assert len(weights) == heads.out_features, (len(weights), heads.out_features)
-    joined = nn.Linear(heads.in_features, 1, bias=False).to(heads.weight)
-    with torch.no_grad():
-        joined.weight.copy_(torch.tensor(weights).to(heads.weight) @ heads.weight)
-    setattr(model, HEAD, joined)
-    model.config.num_labels = 1
-
-
-@contextlib.contextmanager
-def joined_heads(model: PreTrainedModel, weights: Sequence[float]) -> Iterator[None]:
-    """Inside, the model has the one head that `join_heads` makes; afterwards its own ones again."""
-    heads = score_head(model)
-    join_heads(model, weights)
-    try:
-        yield
-    finally:
-        setattr(model, HEAD, heads)
-        model.config.num_labels = heads.out_features
 
 
 def new_policy(config: ScratchConfig, chat: Chat, *, seed: int, device: torch.device | None = None) -> PreTrainedModel:

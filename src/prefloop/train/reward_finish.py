@@ -20,7 +20,8 @@ from prefloop.console import say
 from prefloop.models.batching import collate, micro_batches
 from prefloop.models.chat import Chat, Encoded
 from prefloop.models.forward import head_scores
-from prefloop.models.load import join_heads, joined_heads, load_policy, save_model
+from prefloop.models.heads import join_heads, joined_heads
+from prefloop.models.load import load_policy, save_model
 from prefloop.reward.evaluate import margins_of, shuffled_margins
 from prefloop.reward.measures import summarise
 from prefloop.reward.model import RewardModel
