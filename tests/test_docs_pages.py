@@ -28,6 +28,7 @@ from prefloop.reward.config import ScoringConfig, ShapingConfig
 from prefloop.train.algorithms import ALGORITHMS, algorithm_settings
 from prefloop.train.config import OptimizerConfig, PolicyConfig, PreferenceConfig, RewardConfig, SFTConfig
 from prefloop.train.preference_losses import LOSSES
+from prefloop.train.reward_settings import AugmentConfig, HeadsConfig, MembersConfig, OdinConfig
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "prefloop"
@@ -174,7 +175,7 @@ def _write_pairs(path: Path, halls: tuple[str, ...]) -> None:
 
 def _documented() -> dict[str, dict[str, list[str]]]:
     """Class name -> setting -> the further cells of its row."""
-    parts = re.split(r"^### .*`(\w+)`$", _section("docs/algorithms.md", "## Defaults"), flags=re.MULTILINE)
+    parts = re.split(r"^####? .*`(\w+)`$", _section("docs/algorithms.md", "## Defaults"), flags=re.MULTILINE)
     tables = zip(parts[1::2], parts[2::2], strict=True)
     return {name: {row[0].strip("`"): row[1:] for row in _table(text)} for name, text in tables}
 
@@ -199,7 +200,10 @@ def _default(model: type[BaseModel], field: str) -> str:
 # The base classes of algorithms and of losses are no configs of their own: each one's table is whole.
 WHOLE = (*map(algorithm_settings, ALGORITHMS), *LOSSES.values())
 CONFIGS = (SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig)
-PARTS = (LoraConfig, OptimizerConfig, ScoringConfig, ShapingConfig)
+PARTS = (
+    *(LoraConfig, OptimizerConfig, ScoringConfig, ShapingConfig),
+    *(AugmentConfig, HeadsConfig, MembersConfig, OdinConfig),
+)
 
 
 @pytest.mark.parametrize("model", [*PARTS, *CONFIGS, *WHOLE])
@@ -228,7 +232,7 @@ def test_no_table_has_a_setting_that_does_not_exist() -> None:
 def test_every_default_has_a_source() -> None:
     for name, table in _documented().items():
         for field, (default, source) in table.items():
-            sections = ("`OptimizerConfig`", "`ScratchConfig`", "`ScoringConfig`", "`ShapingConfig`")
+            sections = ("`OptimizerConfig`", "`ScratchConfig`", "`ScoringConfig`", "`ShapingConfig`", "`AugmentConfig`")
             derived = default == "required" or default.startswith(sections)
             assert source or derived, f"{name}.{field}"
 

@@ -138,6 +138,8 @@ class PreferencePair:
     num_judgments: int = 1
     weight: float = 1.0
     annotator_id: str = ""
+    tie: bool = False
+    """Neither was preferred: which one is called chosen says nothing. Only those who ask for ties get such pairs."""
     place: str = field(default="", compare=False)
     """Where it was read, as file:line; empty if it was made otherwise."""
 

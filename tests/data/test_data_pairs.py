@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from itertools import permutations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefloop.data.formats import make_prompt
+from prefloop.data.formats import make_pair, make_prompt
 from prefloop.data.pairs import derive_pairs, pairs_by_score, ranks_of_order, swapped
+from prefloop.data.read import read_pairs
+from prefloop.data.write import write_records
 from prefloop.types import Choice, Comparison, InputError, Judgment, Message
 
 PROMPT = make_prompt((Message("user", "p"),), source="s")
@@ -125,3 +128,41 @@ def test_order_of_the_responses_in_the_row_does_not_matter(responses: list[str])
     expected = [("r3", "r2"), ("r3", "r1"), ("r3", "r0"), ("r2", "r1"), ("r2", "r0"), ("r1", "r0")]
     assert [(pair.chosen, pair.rejected) for pair in pairs] == expected
     assert {pair.strength for pair in pairs} == {None}
+
+
+# Ties as pairs
+
+
+def test_ties_are_pairs_only_for_those_who_ask(tmp_path):
+    path = tmp_path / "mixed.jsonl"
+    rows = [
+        {"prompt": "p", "responses": ["x", "y", "z"], "ratings": [1, 2, 2]},
+        {"prompt": "q", "chosen": "x", "rejected": "y", "tie": True},
+        {"prompt": "r", "response_a": "x", "response_b": "y", "choice": "tie"},
+        {"prompt": "s", "response_a": "x", "response_b": "y", "choice": "a", "annotator_id": "1"},
+        {"prompt": "s", "response_a": "x", "response_b": "y", "choice": "b", "annotator_id": "2"},
+        {"prompt": "t", "response_a": "x", "response_b": "y", "choice": "both_bad"},
+        {"prompt": "u", "response_a": "x", "response_b": "y", "choice": "a"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain, kept = read_pairs([str(path)]), read_pairs([str(path)], keep_ties=True)
+    shown = [(pair.prompt.messages[0].content, pair.tie, pair.strength) for pair in kept.records]
+    assert sorted(shown, key=str) == sorted(
+        [
+            *(("p", False, 1.0), ("p", False, 1.0), ("p", True, None), ("q", True, None)),
+            *(("r", True, None), ("s", True, None), ("u", False, None)),
+        ],
+        key=str,
+    )
+    assert [pair for pair in kept.records if not pair.tie] == plain.records
+    assert plain.counts["ties"] == 2 and plain.counts["undecided"] == 1 and kept.counts["both_bad"] == 1
+
+
+def test_a_tie_survives_writing_and_another_value_is_refused(tmp_path):
+    path = tmp_path / "ties.jsonl"
+    tied = make_pair(make_prompt((Message("user", "p"),)), "x", "y", tie=True)
+    write_records(path, [tied])
+    assert read_pairs([str(path)], keep_ties=True).records == [tied]
+    path.write_text(json.dumps({"prompt": "p", "chosen": "x", "rejected": "y", "tie": "yes"}) + "\n")
+    with pytest.raises(InputError, match=r"tie: is .* true or false belongs here"):
+        read_pairs([str(path)])

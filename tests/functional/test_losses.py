@@ -10,6 +10,7 @@ from prefloop.functional.losses import (
     clipped_policy_loss,
     clipped_value_loss,
     kl_loss,
+    label_targets,
     loss_denominator,
     nll_loss,
     policy_gradient_loss,
@@ -378,3 +379,60 @@ def test_gradients_agree_with_finite_differences() -> None:
     assert torch.autograd.gradcheck(
         lambda x, y: bradley_terry_loss(x, y, weights=weights, centering_coef=0.1, denominator=5).loss, (a, b)
     )
+
+
+# Bradley-Terry with soft, noisy and graded labels
+
+MARGINS = torch.linspace(-3, 3, 13, dtype=torch.float64)
+
+
+def of_margins(margins, **settings):
+    """The loss of single pairs, as a vector."""
+    zero = torch.zeros(1, dtype=torch.float64)
+    losses = [bradley_terry_loss(margin[None], zero, denominator=1, **settings).loss for margin in margins]
+    return torch.stack(losses)
+
+
+def test_a_tie_costs_least_where_the_scores_are_equal_and_sees_no_order():
+    tied = of_margins(MARGINS, targets=label_targets(torch.tensor([0.5], dtype=torch.float64)))
+    assert torch.allclose(tied, tied.flip(0))
+    assert float(tied.min()) == pytest.approx(math.log(2)) and int(tied.argmin()) == 6
+
+
+def test_smoothing_wants_one_margin_and_no_more():
+    targets = label_targets(torch.ones(1, dtype=torch.float64), label_smoothing=0.2)
+    best = torch.tensor([math.log(0.8 / 0.2)], dtype=torch.float64, requires_grad=True)
+    of_margins(best, targets=targets).sum().backward()
+    assert float(best.grad) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("wanted", [0.0, 0.7])
+def test_over_swapped_labels_the_noise_robust_loss_has_the_mean_of_the_true_one(wanted):
+    error = 0.3
+    targets = label_targets(torch.ones(1, dtype=torch.float64), noise_rate=error)
+    true = of_margins(MARGINS, wanted_margins=wanted)
+    noisy = (1 - error) * of_margins(MARGINS, targets=targets, wanted_margins=wanted)
+    noisy = noisy + error * of_margins(-MARGINS, targets=targets, wanted_margins=wanted)
+    assert torch.allclose(noisy, true)
+
+
+def test_smoothing_and_unbiasing_by_the_same_rate_cancel_and_leave_ties():
+    labels = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
+    assert torch.allclose(label_targets(labels, label_smoothing=0.1, noise_rate=0.1), labels)
+    assert torch.allclose(label_targets(labels, noise_rate=0.25), labels.new_tensor([1.5, 0.5, -0.5]))
+
+
+def test_a_wanted_margin_shifts_the_loss_and_weakens_the_pull_of_what_is_ahead():
+    assert torch.allclose(of_margins(MARGINS, wanted_margins=0.5)[1:], of_margins(MARGINS)[:-1])
+    # By hand: ahead by 1 where 2 are wanted, -log sigmoid(-1).
+    assert float(of_margins(MARGINS.new_tensor([1.0]), wanted_margins=2.0)) == pytest.approx(math.log(1 + math.e))
+
+
+def test_the_gradients_of_the_graded_loss():
+    chosen, rejected = torch.randn(2, 6, dtype=torch.float64, requires_grad=True)
+    settings = {"targets": torch.rand(6).double(), "wanted_margins": torch.rand(6).double(), "centering_coef": 0.1}
+
+    def loss(*scores):
+        return bradley_terry_loss(*scores, denominator=6, **settings).loss
+
+    assert torch.autograd.gradcheck(loss, (chosen.detach().requires_grad_(), rejected.detach().requires_grad_()))

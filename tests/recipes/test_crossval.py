@@ -53,7 +53,7 @@ def test_the_pooled_accuracy_is_the_weighted_mean_of_the_folds(outcome):
     assert answer["accuracy"] > 0.8, "the preference of the test data is easy"
     low, high = answer["accuracy_interval"]
     assert low <= answer["accuracy"] <= high
-    assert {"longer", "shorter", "shuffled_prompt"} == set(answer["baselines"])
+    assert {"longer", "shorter", "majority", "shuffled_prompt"} == set(answer["baselines"])
 
 
 def test_the_answer_can_be_taken_apart(outcome, data):

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from prefloop.models.load import load_reward_model
-from prefloop.reward.evaluate import shuffled_margins, shuffled_prompts, summarise
+from prefloop.reward.evaluate import shuffled_margins, shuffled_prompts
 from prefloop.reward.function import FunctionScorer
+from prefloop.reward.measures import summarise
 from prefloop.reward.model import RewardModel
 from prefloop.reward.scoring import Response, load_scorer
 from prefloop.types import EnvironmentStop, InputError, Message, PreferencePair, Prompt
@@ -67,7 +68,9 @@ def test_a_summary_by_hand():
     assert found["accuracy"] == pytest.approx((1 + 1 + 0 + 0.5) / 4)
     # A tie is half right on either side, so that the difference is that of the two accuracies.
     assert found["against_longer"]["difference"] == pytest.approx(found["accuracy"] - found["baselines"]["longer"])
-    assert found["baselines"] == {"longer": 2.5 / 4, "shorter": 1.5 / 4, "shuffled_prompt": 0.25}
+    assert found["baselines"] == {
+        **{"longer": 2.5 / 4, "shorter": 1.5 / 4, "majority": 2.5 / 4, "shuffled_prompt": 0.25}
+    }
     assert found["against_shorter"]["difference"] == pytest.approx((2.5 - 1.5) / 4)
     losses = [math.log(1 + math.exp(-margin)) for margin in (1.0, 2.0, -1.0, 0.0)]
     assert found["log_loss"] == pytest.approx(sum(losses) / 4)

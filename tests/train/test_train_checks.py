@@ -206,9 +206,9 @@ def test_dropout_left_on_in_training_on_a_data_set(prefloop, gpt2, data, tmp_pat
 def test_a_reward_model_trained_at_a_pad_token(prefloop, sft_run, data, tmp_path, monkeypatch):
     def at_the_last_column(model, batch):
         hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-        return model.score(hidden[:, -1]).squeeze(-1)
+        return model.score(hidden[:, -1])
 
-    monkeypatch.setattr(checks, "sequence_scores", at_the_last_column)
+    monkeypatch.setattr(checks, "head_scores", at_the_last_column)
     outcome = offline(prefloop, sft_run.run, data, tmp_path, "reward")
     assert_stopped(outcome, "score_padding", "reads its score at a pad token")
 

@@ -25,7 +25,7 @@ SHAPES: dict[str, str] = {
 ROW_FIELDS = ("source", "weight", "annotator_id")
 """Optional in every kind."""
 
-PAIR_FIELDS = ("chosen", "rejected", "margin", "strength", "num_judgments")
+PAIR_FIELDS = ("chosen", "rejected", "margin", "strength", "num_judgments", "tie")
 LIST_FIELDS = ("responses", "ranking", "ranks", "ratings")
 COMPARISON_FIELDS = ("comparison_id", "response_a", "response_b", "model_a", "model_b")
 VOTE_FIELDS = ("choice", "shown_first", "seconds", "guideline_version", "at")

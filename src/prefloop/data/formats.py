@@ -73,6 +73,7 @@ def pair_of(values: Values, weight: float = 1.0) -> PreferencePair:
         num_judgments=_num_judgments(values),
         weight=weight * row_weight(values),
         annotator_id=annotator_of(values),
+        tie=_tie(values),
     )
 
 
@@ -308,6 +309,14 @@ def _num_judgments(values: Values) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InputError("is not a whole number above 0", field="num_judgments")
     return value
+
+
+def _tie(values: Values) -> bool:
+    """Whether the row says that neither response was preferred."""
+    value = values.get("tie")
+    if value is not None and not isinstance(value, bool):
+        raise InputError(f"is {describe(value)}", field="tie", remedy="true or false belongs here")
+    return bool(value)
 
 
 def row_weight(values: Values) -> float:

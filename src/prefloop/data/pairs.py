@@ -34,11 +34,12 @@ class DerivedPairs:
     counts: Counter[str]
 
 
-def derive_pairs(judged: Iterable[tuple[Comparison, Sequence[Judgment]]]) -> DerivedPairs:
+def derive_pairs(judged: Iterable[tuple[Comparison, Sequence[Judgment]]], *, keep_ties: bool = False) -> DerivedPairs:
     """One pair for every comparison in which `a` or `b` has strictly more votes than each other choice.
 
     An annotator has one vote a comparison, the last one; votes without an annotator all count. Skips are no votes.
-    `strength` is the mean over the winning votes that state one, `num_judgments` the number of votes.
+    `strength` is the mean over the winning votes that state one, `num_judgments` the number of votes. With `keep_ties`
+    a comparison in which "tie" has the most votes, or a and b share the top, is a pair too, marked as a tie.
     """
     pairs: list[PreferencePair] = []
     counts: Counter[str] = Counter()
@@ -49,6 +50,8 @@ def derive_pairs(judged: Iterable[tuple[Comparison, Sequence[Judgment]]]) -> Der
         winner = _plurality(votes)
         if winner == "a" or winner == "b":
             pairs.append(_pair(comparison, winner, votes))
+        elif keep_ties and (winner == "tie" or _evenly_split(votes)):
+            pairs.append(dataclasses.replace(_pair(comparison, "a", votes), strength=None, tie=True))
         else:
             counts[NO_PAIR[winner] if winner else "undecided"] += 1
     return DerivedPairs(pairs, +counts)
@@ -67,6 +70,13 @@ def _plurality(votes: Sequence[Judgment]) -> Choice | None:
         return "skip"
     (first, most), *others = cast.most_common(2)
     return None if others and others[0][1] == most else first
+
+
+def _evenly_split(votes: Sequence[Judgment]) -> bool:
+    """Whether a and b share the top, without another choice beside them."""
+    cast = Counter(vote.choice for vote in votes if vote.choice != "skip")
+    others = [cast[choice] for choice in ("tie", "both_bad") if choice in cast]
+    return bool(cast["a"]) and cast["a"] == cast["b"] and all(count < cast["a"] for count in others)
 
 
 def _pair(comparison: Comparison, winner: Choice, votes: Sequence[Judgment]) -> PreferencePair:
@@ -110,13 +120,15 @@ def pairs_by_score(
     scores: Sequence[float],
     *,
     keep_difference: bool,
+    keep_ties: bool = False,
     weight: float = 1.0,
     annotator_id: str = "",
 ) -> list[PreferencePair]:
     """Every pair of responses whose scores differ, the higher one chosen; best chosen first, then best rejected.
 
-    `keep_difference` makes the difference the pair's strength (ratings have a scale, ranks have none). All pairs of a
-    row have the row's weight: K responses count for up to K (K - 1) / 2 pairs.
+    With `keep_ties` also those whose scores are equal, marked as ties. `keep_difference` makes the difference the
+    pair's strength (ratings have a scale, ranks have none). All pairs of a row have the row's weight: K responses count
+    for up to K (K - 1) / 2 pairs.
     """
     order = sorted(range(len(responses)), key=lambda index: -scores[index])
     return [
@@ -125,12 +137,13 @@ def pairs_by_score(
             responses[better],
             responses[worse],
             source=prompt.source,
-            strength=scores[better] - scores[worse] if keep_difference else None,
+            strength=scores[better] - scores[worse] if keep_difference and scores[better] > scores[worse] else None,
             weight=weight,
             annotator_id=annotator_id,
+            tie=scores[better] == scores[worse],
         )
         for better, worse in combinations(order, 2)
-        if scores[better] > scores[worse]
+        if keep_ties or scores[better] > scores[worse]
     ]
 
 

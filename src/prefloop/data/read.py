@@ -47,9 +47,12 @@ class Loaded(Generic[T]):
     counts: dict[str, int]
 
 
-def read_pairs(sources: Sequence[str], *, skip_bad: bool = False) -> Loaded[PreferencePair]:
-    """All pairs. Raises InputError for a bad row (unless `skip_bad`), and where no row can be used."""
-    return _read(iter_pairs, sources, skip_bad)
+def read_pairs(sources: Sequence[str], *, skip_bad: bool = False, keep_ties: bool = False) -> Loaded[PreferencePair]:
+    """All pairs, with `keep_ties` also those that say they are ties.
+
+    Raises InputError for a bad row (unless `skip_bad`), and where no row can be used.
+    """
+    return _read(iter_pairs, sources, skip_bad, keep_ties=keep_ties)
 
 
 def read_demonstrations(sources: Sequence[str], *, skip_bad: bool = False) -> Loaded[Demonstration]:
@@ -129,8 +132,8 @@ class _Reader(Protocol[T_co]):
     def __call__(self, sources: Sequence[str], *, tally: Tally) -> Iterator[T_co]: ...
 
 
-def _read(reader: _Reader[T], sources: Sequence[str], skip_bad: bool) -> Loaded[T]:
-    tally = Tally(skip_bad)
+def _read(reader: _Reader[T], sources: Sequence[str], skip_bad: bool, *, keep_ties: bool = False) -> Loaded[T]:
+    tally = Tally(skip_bad, keep_ties)
     records = list(reader(sources, tally=tally))
     if not records:
         raise nothing_usable(tally, ", ".join(sources))

@@ -29,7 +29,16 @@ from prefloop.data.formats import (
 )
 from prefloop.data.pairs import JudgmentTable, derive_pairs, pairs_by_score, ranks_of_order
 from prefloop.data.rows import Row, stream_rows
-from prefloop.types import Demonstration, InputError, LabelledResponse, Message, PreferencePair, Prompt
+from prefloop.types import (
+    Comparison,
+    Demonstration,
+    InputError,
+    Judgment,
+    LabelledResponse,
+    Message,
+    PreferencePair,
+    Prompt,
+)
 
 R = TypeVar("R")
 SKIP_REMEDY = "--skip-bad leaves such rows out"
@@ -50,6 +59,8 @@ class Tally:
     """What a reading met so far. `counts` holds what yielded no record though nothing was wrong with it, by name."""
 
     skip_bad: bool = False
+    keep_ties: bool = False
+    """Give ties as pairs that say so, instead of counting them."""
     num_rows: int = 0
     bad: list[BadRow] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -96,7 +107,7 @@ def pairs_of_file(source: Source, tally: Tally) -> Iterator[tuple[int, Preferenc
         if kind_of(row.values) == "judgments":
             table.add(row.line, *judged_of(row.values))
             return None
-        return _compared(row.values, source.weight)
+        return _compared(row.values, source.weight, keep_ties=tally.keep_ties)
 
     for row, pairs in _parsed_rows(source, tally, parse):
         if pairs is not None and not pairs:
@@ -142,6 +153,19 @@ def unpaired_of_file(source: Source, tally: Tally) -> Iterator[tuple[int, Labell
         yield row.line, labelled
 
 
+def judged_comparisons(source: Source, tally: Tally) -> Iterator[tuple[int, Comparison, list[Judgment]]]:
+    """The comparisons of a file's judgments, each with its line and all its votes; rows of other kinds give none."""
+    table = JudgmentTable()
+
+    def parse(row: Row) -> None:
+        if kind_of(row.values) == "judgments":
+            table.add(row.line, *judged_of(row.values))
+
+    for _ in _parsed_rows(source, tally, parse):
+        pass
+    yield from table.comparisons()
+
+
 def prompts_of_file(source: Source, tally: Tally) -> Iterator[tuple[int, Prompt]]:
     """The prompt of every row, of whatever kind."""
     for row, prompt in _parsed_rows(source, tally, lambda row: prompt_of(row.values, source.weight)):
@@ -162,11 +186,12 @@ def _parsed_rows(source: Source, tally: Tally, parse: Callable[[Row], R]) -> Ite
         yield row, parsed
 
 
-def _compared(values: Values, weight: float) -> list[PreferencePair]:
-    """The pairs of one row; none where all its responses are tied."""
+def _compared(values: Values, weight: float, *, keep_ties: bool = False) -> list[PreferencePair]:
+    """The pairs of one row; none where all its responses are tied, unless ties are kept."""
     kind = kind_of(values)
     if kind == "pairs":
-        return [pair_of(values, weight)]
+        pair = pair_of(values, weight)
+        return [pair] if keep_ties or not pair.tie else []
     if kind not in ("rankings", "ratings"):
         raise missing("chosen", values, "pairs")
     field_name = "ratings" if kind == "ratings" else "ranks" if values.get("ranking") is None else "ranking"
@@ -181,6 +206,7 @@ def _compared(values: Values, weight: float) -> list[PreferencePair]:
         responses,
         scores,
         keep_difference=kind == "ratings",
+        keep_ties=keep_ties,
         weight=weight * row_weight(values),
         annotator_id=annotator_of(values),
     )
@@ -189,7 +215,7 @@ def _compared(values: Values, weight: float) -> list[PreferencePair]:
 def _judged_pairs(table: JudgmentTable, weight: float, tally: Tally) -> Iterator[tuple[int, PreferencePair]]:
     """The pairs of all votes of a file; each stands where the first vote on it stands."""
     for line, comparison, judgments in table.comparisons():
-        derived = derive_pairs([(comparison, judgments)])
+        derived = derive_pairs([(comparison, judgments)], keep_ties=tally.keep_ties)
         tally.counts.update(derived.counts)
         for pair in derived.pairs:
             yield line, dataclasses.replace(pair, weight=weight)

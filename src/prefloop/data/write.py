@@ -112,6 +112,8 @@ def row_of(record: Record, *, as_messages: bool) -> dict[str, Any]:
                 row["strength"] = record.strength
             if record.num_judgments != 1:
                 row["num_judgments"] = record.num_judgments
+            if record.tie:
+                row["tie"] = True
         case LabelledResponse():
             row = {
                 **record.prompt.columns,

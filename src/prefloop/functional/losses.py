@@ -216,23 +216,46 @@ def clipped_value_loss(
     return LossOutput(loss, {"value/loss": loss.detach(), "value/clip_fraction": clip_fraction})
 
 
+def label_targets(labels: Tensor, *, label_smoothing: float = 0.0, noise_rate: float = 0.0) -> Tensor:
+    """What Bradley-Terry is trained towards, [B], from P(chosen is preferred) as labelled: 1, or 1/2 for a tie.
+
+        smoothed  t = (1 - s) p + s (1 - p)          s = label_smoothing in [0, 1/2)
+        unbiased  t = (p - e) / (1 - 2 e)            e = noise_rate in [0, 1/2)
+
+    Smoothing (Mitchell's cDPO, 2023) pulls every margin towards log((1 - s) / s) and no further. The unbiased target
+    (Natarajan et al. 2013, lemma 1) lies outside [0, 1]: over labels swapped at random with probability e the mean of
+    the loss is that of the true labels. A tie stays 1/2 under both.
+    """
+    smoothed = (1.0 - label_smoothing) * labels + label_smoothing * (1.0 - labels)
+    return (smoothed - noise_rate) / (1.0 - 2.0 * noise_rate)
+
+
 def bradley_terry_loss(
     chosen_scores: Tensor,
     rejected_scores: Tensor,
     *,
+    targets: Tensor | float = 1.0,
+    wanted_margins: Tensor | float = 0.0,
     weights: Tensor | None = None,
     centering_coef: float = 0.0,
     denominator: Tensor | float,
 ) -> LossOutput:
     """Reward model loss, Ouyang et al. (2022), equation 1, with optional centring, Eisenstein et al. (2023).
 
-        L = w (-log sigmoid(r_chosen - r_rejected) + centering_coef (r_chosen + r_rejected)^2)
+        l(d) = -log sigmoid(d - m)
+        L = w (t l(r_chosen - r_rejected) + (1 - t) l(r_rejected - r_chosen)
+               + centering_coef (r_chosen + r_rejected)^2)
 
-    Scores and `weights` [B]. `denominator`: the sum of the weights over the whole step (the number of pairs if there
-    are none), > 0. Metrics: `reward/loss`; `reward/accuracy`, a tie counts one half; `reward/margin`, in score units.
+    `targets` t as `label_targets` gives them; `wanted_margins` m >= 0, by which the preferred response is to be ahead
+    (Llama 2, Touvron et al. 2023, equation 2). Scores, `targets`, `wanted_margins`, `weights` [B]. `denominator`: the
+    sum of the weights over the whole step (the number of pairs if there are none), > 0. Metrics: `reward/loss`;
+    `reward/accuracy`, a tie of the scores counts one half; `reward/margin`, in score units.
     """
     margin = chosen_scores - rejected_scores
-    per_pair = -F.logsigmoid(margin) + centering_coef * (chosen_scores + rejected_scores).square()
+    as_labelled = -F.logsigmoid(margin - wanted_margins)
+    swapped = -F.logsigmoid(-margin - wanted_margins)
+    centring = centering_coef * (chosen_scores + rejected_scores).square()
+    per_pair = targets * as_labelled + (1.0 - targets) * swapped + centring
     loss = _weighted(per_pair, weights) / denominator
     with torch.no_grad():
         metrics = {

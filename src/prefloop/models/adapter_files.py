@@ -43,7 +43,8 @@ def write_origin(model: PreTrainedModel, directory: Path) -> None:
     """Write beside the adapters what tells a reader that the base is the right one, and how scores are normalised."""
     origin: dict[str, Any] = {"base_sha256": weights_sha256(Path(_config(model)["base_model_name_or_path"]))}
     if has_head(model):
-        origin |= {name: getattr(model.config, name) for name in ("reward_mean", "reward_std")}
+        said = ("reward_mean", "reward_std", "reward_temperature")
+        origin |= {name: getattr(model.config, name) for name in said}
     write_json(directory / ORIGIN_FILE, origin)
 
 

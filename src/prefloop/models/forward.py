@@ -90,7 +90,7 @@ def logprobs_and_values(
         hidden = output.hidden_states[-1][predicts]
         ids = batch.input_ids[batch.response_mask]
         logprobs = token_logprobs(output.logits[predicts], ids, temperature=temperature)
-    values = _in_full(head, hidden if trains_trunk else hidden.detach())
+    values = _in_full(head, hidden if trains_trunk else hidden.detach()).squeeze(-1)
     return scatter_response(logprobs, batch.response_mask), scatter_response(values, batch.response_mask)
 
 
@@ -137,14 +137,19 @@ def _logits_in_blocks(
 
 
 def _in_full(head: nn.Module, hidden: Tensor) -> Tensor:
-    """[N] what a scalar head gives of hidden states [N, d], in its own precision whatever the trunk computes in."""
+    """[N, K] what K heads give of hidden states [N, d], in fp32 at least whatever the trunk computes in."""
     with full_precision(hidden.device):
-        scores: Tensor = head(hidden.to(next(head.parameters()).dtype)).squeeze(-1)
-    return scores
+        scores: Tensor = head(hidden.to(next(head.parameters()).dtype))
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 def sequence_scores(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """[B] raw score: the scalar head at the last token of each row. Differentiable."""
+    return head_scores(model, batch).squeeze(-1)
+
+
+def head_scores(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
+    """[B, K] raw scores of a model with K heads, as `sequence_scores`."""
     columns = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
     last = _hidden_at(model, batch, columns == batch.lengths[:, None] - 1)
     return _in_full(score_head(model), last)
@@ -153,5 +158,5 @@ def sequence_scores(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
 def token_values(model: PreTrainedModel, batch: TokenBatch) -> Tensor:
     """[B, T] value before each response token, 0 elsewhere, in units of normalised scores. Differentiable."""
     hidden = _hidden_at(model, batch, _predicts(batch.response_mask))
-    raw = _in_full(score_head(model), hidden)
+    raw = _in_full(score_head(model), hidden).squeeze(-1)
     return scatter_response((raw - model.config.reward_mean) / model.config.reward_std, batch.response_mask)

@@ -209,21 +209,23 @@ def load_reward_model(
     said = read_origin(directory) if is_adapter(directory) else model.config.to_dict()
     model.config.reward_mean = float(said.get("reward_mean", 0.0))
     model.config.reward_std = float(said.get("reward_std", 1.0))
+    temperature = said.get("reward_temperature")
+    model.config.reward_temperature = None if temperature is None else float(temperature)
     return _place(model, device), chat
 
 
 def new_reward_model(
-    directory: Path, *, seed: int, field: str = "model", device: torch.device | None = None
+    directory: Path, *, seed: int, num_heads: int = 1, field: str = "model", device: torch.device | None = None
 ) -> tuple[PreTrainedModel, Chat]:
-    """A classifier on the trunk of the model in `directory` with a fresh scalar head, N(0, 1/sqrt(d+1)), no bias."""
+    """A classifier on the trunk of the model in `directory` with fresh scalar heads, N(0, 1/sqrt(d+1)), no bias."""
     chat = _load_chat(directory, field)
-    model = _load(AutoModelForSequenceClassification, directory, field, chat, fresh=HEAD_WEIGHT, num_labels=1)
+    model = _load(AutoModelForSequenceClassification, directory, field, chat, fresh=HEAD_WEIGHT, num_labels=num_heads)
     _check_head(model, directory, field)
     head = score_head(model)
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         head.weight.copy_(torch.randn(head.weight.shape, generator=noise) / (head.in_features + 1) ** 0.5)
-    model.config.reward_mean, model.config.reward_std = 0.0, 1.0
+    model.config.reward_mean, model.config.reward_std, model.config.reward_temperature = 0.0, 1.0, None
     return _place(model, device), chat
 
 

@@ -44,7 +44,14 @@ def combine_members(scores: Floats, *, rule: EnsembleRule, variance_weight: floa
 class Ensemble:
     """Reward models of the same aim. Raises InputError if there are fewer than two, or if two are the same."""
 
-    def __init__(self, members: Sequence[Scorer], *, rule: EnsembleRule = "mean", variance_weight: float = 0.0) -> None:
+    def __init__(
+        self,
+        members: Sequence[Scorer],
+        *,
+        rule: EnsembleRule = "mean",
+        variance_weight: float = 0.0,
+        temperature: float | None = None,
+    ) -> None:
         if len(members) < 2:
             raise InputError("an ensemble needs two members or more", field="reward", remedy="give the member alone")
         versions = [member.version for member in members]
@@ -52,6 +59,7 @@ class Ensemble:
             problem = "two members of the ensemble are the same model"
             raise InputError(problem, field="reward", remedy="train members with different seeds or data")
         self.members, self.rule, self.variance_weight = members, rule, variance_weight
+        self.temperature = temperature
         self.version = _joint_version([rule, str(variance_weight), *sorted(versions)])
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:

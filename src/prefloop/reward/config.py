@@ -111,6 +111,10 @@ class RewardEvalConfig(Section):
     """Leave unusable rows out (they are counted and named) instead of stopping."""
     num_resamples: PositiveInt = 2000
     """Bootstrap resamples of conversations behind the interval."""
+    protocol: str | None = None
+    """Score the file as a benchmark does that sorts its pairs into subsets (column subset): rewardbench."""
+    plot: str | None = None
+    """File to write the reliability diagram to (SVG)."""
     seed: int = Field(0, ge=0, lt=10**9)
     """Seed of the bootstrap and of the shuffled prompts."""
 

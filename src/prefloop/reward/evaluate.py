@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from typing import Any
 
@@ -14,19 +13,16 @@ from prefloop.data.formats import prompt_of
 from prefloop.data.lineage import prompts_met
 from prefloop.data.read import read_pairs
 from prefloop.data.rows import Row, stream_rows
-from prefloop.data.split import conversation_key
+from prefloop.data.votes import votes_of
 from prefloop.models.load import default_device
 from prefloop.reward.config import RewardEvalConfig, RewardScoreConfig
-from prefloop.reward.scoring import Response, Scorer, load_scorer, parse_spec, reward_models
+from prefloop.reward.measures import summarise
+from prefloop.reward.protocols import protocol_named, protocol_scores, subset_of
+from prefloop.reward.reliability import write_plot
+from prefloop.reward.scoring import Response, Scorer, load_scorer, margin_temperature, parse_spec, reward_models
 from prefloop.rundir import atomic_file, input_of_run, output_file
-from prefloop.statistics.calibration import expected_calibration_error, fit_temperature, log_loss, pairwise_confidence
 from prefloop.statistics.intervals import cluster_bootstrap
-from prefloop.statistics.pairwise import (
-    accuracy_with_ties,
-    clustered_mcnemar,
-    independent_pairs,
-    smallest_detectable_difference,
-)
+from prefloop.statistics.label_noise import accuracy_ceiling, error_rate, pair_agreement
 from prefloop.types import InputError, PreferencePair, Prompt
 
 
@@ -53,6 +49,10 @@ def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
     met = set().union(*(prompts_met(parse_spec(spec).name, asked) for spec in specs))
     scorer = load_scorer(specs, device=default_device(), settings=config.scoring)
     pairs = _scorable(scorer, pairs, skip_bad=config.skip_bad)
+    protocol = None if config.protocol is None else protocol_named(config.protocol)
+    if protocol is not None:
+        for pair in pairs:
+            subset_of(pair, protocol)
     own = margins_of(scorer, pairs, [pair.prompt for pair in pairs])
     answer = summarise(
         pairs,
@@ -60,7 +60,13 @@ def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
         shuffled_margins(scorer, pairs, config.seed),
         num_resamples=config.num_resamples,
         seed=config.seed,
+        temperature=margin_temperature(scorer),
     )
+    answer |= {"label_noise": label_noise(config, pairs)}
+    if protocol is not None:
+        answer |= {"protocol": protocol_scores(protocol, pairs, own)}
+    if config.plot is not None:
+        write_plot(config.plot, answer["reliability"])
     start = shlex.quote(input_of_run(config.model, "model") or "runs/sft")
     reward, prompts = shlex.join(specs), shlex.quote(config.data)
     skip_bad = " --skip-bad" if config.skip_bad else ""
@@ -102,54 +108,29 @@ def shuffled_margins(scorer: Scorer, pairs: list[PreferencePair], seed: int) -> 
     return [by_place.get(place) for place in range(len(pairs))]
 
 
-def summarise(
-    pairs: list[PreferencePair], margins: list[float], shuffled: list[float | None], *, num_resamples: int, seed: int
-) -> dict[str, Any]:
-    """The answer of `reward eval` from the margins with the right and with shuffled prompts.
+def label_noise(config: RewardEvalConfig, pairs: list[PreferencePair]) -> dict[str, Any] | None:
+    """How far the people who judged agree, the error rate of one vote and the accuracy ceiling that this implies.
 
-    Length is a ruler in both directions: where people chose the shorter response, beating the longer one is no feat.
+    None where no comparison has two votes. The interval is that of the ceiling, over conversations.
     """
-    swapped = [margin for margin in shuffled if margin is not None]
-    longer = [float(len(pair.chosen) - len(pair.rejected)) for pair in pairs]
-    shorter = [-more for more in longer]
-    correct = [accuracy_with_ties([margin]) for margin in margins]
-    clusters = [conversation_key(pair) for pair in pairs]
-    interval = cluster_bootstrap(correct, clusters, num_resamples=num_resamples, seed=seed)
-    confidence, right = pairwise_confidence(margins)
-    return {
-        "accuracy": accuracy_with_ties(margins),
-        "accuracy_interval": list(interval),
-        "log_loss": log_loss(margins),
-        "ece": expected_calibration_error(confidence, right, lowest=0.5),
-        "temperature": fit_temperature(margins),
-        "num_pairs": len(pairs),
-        "num_prompts": len({pair.prompt.prompt_id for pair in pairs}),
-        "num_conversations": len(set(clusters)),
-        "baselines": {
-            "longer": accuracy_with_ties(longer),
-            "shorter": accuracy_with_ties(shorter),
-            "shuffled_prompt": accuracy_with_ties(swapped) if swapped else None,
-        },
-        "against_longer": _against(longer, margins, clusters, num_resamples=num_resamples, seed=seed),
-        "against_shorter": _against(shorter, margins, clusters, num_resamples=num_resamples, seed=seed),
-    }
+    votes = votes_of(config.data, pairs)
+    if not votes:
+        return None
+    agreement = [pair_agreement(each.first, each.second) for each in votes]
+    clusters = [each.conversation for each in votes]
+    low, high = cluster_bootstrap(agreement, clusters, num_resamples=config.num_resamples, seed=config.seed)
+    judged = [pair.num_judgments for pair in pairs]
 
+    def ceiling(agreed: float) -> float:
+        return accuracy_ceiling(error_rate(min(1.0, max(0.0, agreed))), judged)
 
-def _against(
-    ruler: list[float], margins: list[float], clusters: list[str], *, num_resamples: int, seed: int
-) -> dict[str, Any]:
-    """How much more accurate the margins are than those of a ruler, and what difference could have been seen."""
-    gains = [accuracy_with_ties([mine]) - accuracy_with_ties([its]) for mine, its in zip(margins, ruler, strict=True)]
-    found = clustered_mcnemar(margins, ruler, clusters)
-    discordant = float(((np.asarray(margins) > 0) != (np.asarray(ruler) > 0)).mean())
-    # Pairs of one conversation are not independent: what can be seen depends on how many would be.
-    num_independent = max(1.0, independent_pairs(margins, ruler, clusters))
-    detectable = smallest_detectable_difference(num_independent, discordant_rate=discordant) if discordant else math.inf
+    mean = float(np.mean(agreement))
     return {
-        "difference": found.difference,
-        "interval": list(cluster_bootstrap(gains, clusters, num_resamples=num_resamples, seed=seed)),
-        "p_value": found.p_value,
-        "smallest_detectable": detectable if math.isfinite(detectable) else None,
+        "num_comparisons": len(votes),
+        "agreement": mean,
+        "error_rate": error_rate(mean),
+        "accuracy_ceiling": ceiling(mean),
+        "accuracy_ceiling_interval": [ceiling(low), ceiling(high)],
     }
 
 

@@ -25,6 +25,7 @@ class RewardModel:
     ) -> None:
         self.model, self.chat, self.version, self.token_budget = model.eval(), chat, version, token_budget
         self.path = path
+        self.temperature: float | None = model.config.reward_temperature
         self.max_tokens = max_positions(model)
 
     def encode(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Encoded]:

@@ -25,10 +25,22 @@ from prefloop.reward.model import RewardModel, load_model_scorer
 from prefloop.reward.remote import RemoteScorer, is_server
 from prefloop.reward.scorer import Response, Scorer
 from prefloop.reward.user_code import file_of, is_user_code
-from prefloop.rundir import resolve_model
+from prefloop.rundir import read_json, resolve_model
 from prefloop.types import InputError
 
-__all__ = ["Response", "RewardModel", "Scorer", "first_reward_model", "load_scorer", "reward_inputs", "reward_models"]
+__all__ = [
+    "Response",
+    "RewardModel",
+    "Scorer",
+    "first_reward_model",
+    "load_scorer",
+    "margin_temperature",
+    "reward_inputs",
+    "reward_models",
+]
+
+ENSEMBLE_FILE = "ensemble.json"
+"""Beside an ensemble's members: the temperature of the mean of their normalised scores, if it was fitted."""
 
 DEFAULT = ScoringConfig()
 
@@ -77,11 +89,27 @@ def _load(name: str, settings: ScoringConfig, *, device: torch.device, token_bud
     resolved = resolve_model(name, "reward")
     directories = _members(name)
     models = [load_model_scorer(each, device=device, token_budget=token_budget) for each in directories]
-    return models[0] if directories == [resolved] else _ensemble(models, settings)
+    if directories == [resolved]:
+        return models[0]
+    stored = resolved / ENSEMBLE_FILE
+    return _ensemble(models, settings, read_json(stored).get("reward_temperature") if stored.exists() else None)
 
 
-def _ensemble(models: Sequence[Scorer], settings: ScoringConfig) -> Ensemble:
-    return Ensemble(models, rule=settings.ensemble, variance_weight=settings.ensemble_lambda)
+def _ensemble(models: Sequence[Scorer], settings: ScoringConfig, temperature: float | None = None) -> Ensemble:
+    # It was fitted to the mean; other rules have other margins.
+    fitted = temperature if settings.ensemble == "mean" else None
+    weight = settings.ensemble_lambda
+    return Ensemble(models, rule=settings.ensemble, variance_weight=weight, temperature=fitted)
+
+
+def margin_temperature(scorer: Scorer) -> float | None:
+    """What the difference of two scores is divided by before it is a log-odds; None where nobody has fitted it."""
+    match scorer:
+        case RewardModel():
+            return scorer.temperature
+        case Ensemble():
+            return scorer.temperature
+    return None
 
 
 def load_scorer(

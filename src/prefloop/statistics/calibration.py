@@ -17,6 +17,8 @@ from scipy import optimize, special
 
 # The temperature is searched within this factor of the mean absolute margin, either way.
 _TEMPERATURE_RANGE = 100.0
+FEWEST_FOR_A_TEMPERATURE = 50
+"""Pairs; with fewer, the standard error of log T is above a third even where the margins tell much."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,22 @@ def fit_temperature(margins: ArrayLike, outcomes: ArrayLike | None = None) -> fl
     # The loss is convex in 1/T, hence has one valley in log T.
     found = optimize.minimize_scalar(loss, bounds=(-reach, reach), method="bounded", options={"xatol": 1e-9})
     return size * math.exp(float(found.x))
+
+
+def usable_temperature(margins: ArrayLike) -> tuple[float | None, str]:
+    """The temperature of margins [n] if they can tell one, else None and the reason.
+
+    Few pairs, no error at all, or an order no better than chance tell none: the fit would end at a bound or at noise.
+    """
+    array = _vector(margins)
+    if len(array) < FEWEST_FOR_A_TEMPERATURE:
+        return None, f"{len(array)} held-out pairs are too few, {FEWEST_FOR_A_TEMPERATURE} are needed"
+    if (array > 0).all():
+        return None, "the held-out pairs hold no error"
+    # The slope of the loss in 1/T at 0: while it is not negative, the best 1/T is 0.
+    if array.mean() <= 0:
+        return None, "the held-out pairs are ordered no better than by chance"
+    return fit_temperature(array), ""
 
 
 def pairwise_confidence(margins: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

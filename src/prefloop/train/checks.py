@@ -18,7 +18,7 @@ from prefloop.console import say
 from prefloop.functional.masked import masked_mean, zero_outside
 from prefloop.models.batching import TokenBatch, collate
 from prefloop.models.chat import Chat, Encoded
-from prefloop.models.forward import compare_to_reference, response_logprobs, sequence_scores
+from prefloop.models.forward import compare_to_reference, head_scores, response_logprobs
 from prefloop.models.load import default_device
 from prefloop.models.lora import nudged
 from prefloop.models.precision import compute_dtype
@@ -255,7 +255,7 @@ def check_scored_rows(model: PreTrainedModel, chat: Chat, rows: Sequence[Encoded
     @torch.no_grad()
     def score(index: Sequence[int]) -> list[float]:
         batch = collate([few[row] for row in index], pad_id=chat.pad_id, device=model.device)
-        return list(sequence_scores(model, batch).tolist())
+        return list(head_scores(model, batch)[:, 0].tolist())
 
     pad_token(model, chat).require()
     end_of_response(few, chat, [True] * len(few)).require()

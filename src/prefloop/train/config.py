@@ -22,6 +22,7 @@ from prefloop.models.config import LoraConfig, Precision, ScratchConfig
 from prefloop.reward.config import ScoringConfig, ShapingConfig
 from prefloop.train.algorithms import algorithm_settings
 from prefloop.train.preference_losses import loss_settings
+from prefloop.train.reward_settings import AugmentConfig, HeadsConfig, MembersConfig, OdinConfig
 
 DEFAULT_KL_BUDGET = 2.0
 """Nats per response: chosen on seed 0 of the simulated world, whose answers have about 15 words."""
@@ -153,8 +154,48 @@ class RewardConfig(OfflineConfig):
     """Model directory or run whose trunk the reward model starts from (the SFT model)."""
     centering_coef: NonNegativeFloat = 0.01
     """Weight of (chosen score + rejected score)^2, which keeps scores around 0."""
+    margin_coef: NonNegativeFloat = 0.0
+    """The preferred response is to be ahead by this times the pair's strength (0 where it has none)."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Take each label as swapped with this probability: margins beyond log((1 - s) / s) are pulled back."""
+    noise_rate: float = Field(0.0, ge=0, lt=0.5)
+    """Share of the labels that are known to be swapped at random: their effect is taken out of the mean loss."""
+    soft_ties: bool = False
+    """Train on ties too, as half a preference either way; without it they are counted and left out."""
+    length_balance: bool = False
+    """Weigh the pairs so that the longer response wins as often as the shorter one, at every difference of length."""
+    augment: AugmentConfig = AugmentConfig()
+    """Counterfactual pairs."""
+    odin: OdinConfig | None = None
+    """Two heads that part quality from length."""
+    heads: HeadsConfig | None = None
+    """Several dimensions of preference."""
+    members: MembersConfig | None = None
+    """An ensemble."""
+    reference_samples: NonNegativeInt = 0
+    """Responses of the starting model to training prompts whose scores give reward_mean and reward_std; 0: those of the
+    responses of up to 512 training pairs."""
+    reference_max_new_tokens: PositiveInt = 64
+    """Longest of these responses in tokens, with reference_samples."""
     lora: LoraConfig | None = None
     """Low-rank adapters instead of all weights; the scalar head is trained in full."""
+
+    @model_validator(mode="after")
+    def _one_remedy_each(self) -> RewardConfig:
+        if self.label_smoothing and self.noise_rate:
+            raise ValueError("label_smoothing and noise_rate undo each other; give one of them")
+        if self.odin is not None and self.heads is not None:
+            raise ValueError("odin and heads both say what the heads are for; give one of them")
+        if not self.reference_samples and self.reference_max_new_tokens != 64:
+            raise ValueError("reference_max_new_tokens has no effect without reference_samples; leave it out")
+        return self
+
+
+class RewardMemberConfig(RewardConfig):
+    """One member of an ensemble: what `train reward` makes of a RewardConfig with `members`, under its run."""
+
+    member: NonNegativeInt = 0
+    """Its number, from 0."""
 
 
 class PreferenceConfig(OfflineConfig):

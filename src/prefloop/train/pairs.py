@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from prefloop.data.read import read_pairs
 from prefloop.data.split import conversation_key
 from prefloop.models.batching import TokenBatch, collate, micro_batches, runs_of
 from prefloop.models.chat import Chat, Encoded
-from prefloop.models.forward import sequence_scores, shares_prompts
+from prefloop.models.forward import head_scores, shares_prompts
+from prefloop.models.load import score_head
 from prefloop.train.config import OfflineConfig
 from prefloop.train.offline import check_disjoint, hold_out, length_limit, within_length
 from prefloop.types import PreferencePair
@@ -20,11 +22,15 @@ EncodedPair = tuple[Encoded, Encoded]
 """Chosen and rejected, each prompt + response."""
 
 
-def load_pairs(config: OfflineConfig) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """Training and held-out pairs: from --eval-data, or a share of the conversations of --data."""
-    pairs = read_pairs(config.data, skip_bad=config.skip_bad).records
+def load_pairs(config: OfflineConfig, *, keep_ties: bool = False) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """Training and held-out pairs: from --eval-data, or a share of the conversations of --data.
+
+    Ties are kept, if at all, among the training pairs only: on a tie nobody is right.
+    """
+    pairs = read_pairs(config.data, skip_bad=config.skip_bad, keep_ties=keep_ties).records
     if not config.eval_data:
-        return hold_out(pairs, conversation_key, eval_fraction=config.eval_fraction, seed=config.seed)
+        train, held_out = hold_out(pairs, conversation_key, eval_fraction=config.eval_fraction, seed=config.seed)
+        return train, [pair for pair in held_out if not pair.tie]
     held_out = read_pairs(config.eval_data, skip_bad=config.skip_bad).records
     check_disjoint(pairs, held_out)
     return pairs, held_out
@@ -74,13 +80,16 @@ def paired_batches(
         yield batch, [index[member // 2] for member in members[::2]]
 
 
+def both_scores(model: PreTrainedModel, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    """[n, K] raw scores by each head of the chosen and of the rejected rows of a batch of `paired_batches`."""
+    chosen, rejected = head_scores(model, batch).unflatten(0, (-1, 2)).unbind(1)
+    return chosen, rejected
+
+
 @torch.no_grad()
-def pair_scores(
-    model: PreTrainedModel, chat: Chat, rows: Sequence[EncodedPair], *, token_budget: int
-) -> tuple[list[float], list[float]]:
-    """Raw scores of the chosen and of the rejected responses, in order."""
-    chosen_scores, rejected_scores = [0.0] * len(rows), [0.0] * len(rows)
+def pair_scores(model: PreTrainedModel, chat: Chat, rows: Sequence[EncodedPair], *, token_budget: int) -> Tensor:
+    """[2, N, K] raw scores of the chosen and of the rejected responses by each of the model's K heads."""
+    scores = torch.zeros(2, len(rows), score_head(model).out_features, device=model.device)
     for batch, members in paired_batches(rows, range(len(rows)), chat, model, token_budget):
-        for row, (chosen, rejected) in zip(members, sequence_scores(model, batch).view(-1, 2).tolist(), strict=True):
-            chosen_scores[row], rejected_scores[row] = chosen, rejected
-    return chosen_scores, rejected_scores
+        scores[0, members], scores[1, members] = both_scores(model, batch)
+    return scores

@@ -37,18 +37,26 @@ def result_of(state: TrainState, root: Path, chosen: Path) -> dict[str, str]:
     return save_result(state, root)
 
 
-def save_result(state: TrainState, root: Path) -> dict[str, str]:
-    """Write the trained models as they are now as the outputs of the run in `root`, adapters also by themselves."""
+def save_result(state: TrainState, root: Path, add: Callable[[Path], None] = lambda _: None) -> dict[str, str]:
+    """Write the trained models as they are now as the outputs of the run in `root`, adapters also by themselves.
+
+    `add` puts further files into the directory of a whole model before it appears.
+    """
     outputs: dict[str, str] = {}
     for name in OUTPUTS.keys() & state.models.keys():
         model = state.models[name]
-        made = {OUTPUTS[name]: partial(save_model, model, state.chat)}
+        made = {OUTPUTS[name]: partial(_save_whole, model, state.chat, add)}
         if is_adapted(model):
             made[ADAPTER_OUTPUTS[name]] = partial(_save_adapter_result, model, state.chat)
         for output, write in made.items():
             write_whole(root / output, write)
             outputs[output] = output
     return outputs
+
+
+def _save_whole(model: PreTrainedModel, chat: Chat, add: Callable[[Path], None], directory: Path) -> None:
+    save_model(model, chat, directory)
+    add(directory)
 
 
 def _save_adapter_result(model: PreTrainedModel, chat: Chat, directory: Path) -> None:
