@@ -23,13 +23,13 @@ MOSTLY = 0.5
 """Share of letters outside the Latin alphabet from which a text of any length is not English."""
 
 FUNCTION_WORDS = frozenset(
-    words
+    word
     for line in (
-        "the and that is are for with you it this to of have be not your which from they i was as at or we my if about but",
-        "there their these those how what why should would can could been its has by don't it's i'm you're when who where",
-        "then than them his her she had were because into some any",
+        "the and that is are for with you it this to of have be not your which from they i was as at or we my if about",
+        "but there their these those how what why should would can could been its has by don't it's i'm you're when",
+        "who where then than them his her she had were because into some any",
     )
-    for words in line.split()
+    for word in line.split()
 )
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
