@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ class Agreement:
 
 
 def krippendorff_alpha(
-    units: Sequence[Mapping[Hashable, float]],
+    units: Sequence[Mapping[Any, float]],
     *,
     level: Level = "nominal",
     num_resamples: int = 1000,

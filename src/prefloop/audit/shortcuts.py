@@ -1,0 +1,187 @@
+"""Do the labels reward a habit of speech? A sign test for each signal, on the pairs whose responses differ in it.
+
+Also used for a reward model's choices: what is counted is which of two responses was preferred, whoever preferred it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from prefloop.audit.config import Thresholds
+from prefloop.audit.table import NOT_APPLICABLE, Pairs
+from prefloop.signals.measures import SIGNALS
+from prefloop.statistics.clustered import clustered_sign_test, clustered_wilson, effective_size, holm
+from prefloop.types import Finding, Severity
+
+RIGHT_AT_TIMES = frozenset({"refusal"})
+"""Signals of which more is right for some prompts: their boundary is judged by `refusal_coverage`, they never block."""
+
+REMEDIES: Mapping[str, str] = {
+    "length": "balance it: add pairs in which the {less} response is the better one, or train with a length remedy",
+    "refusal": "collect prompts that must not be refused and look as if they must, with the refusal rejected",
+}
+REMEDY = (
+    "collect about {needed} pairs in which the response with {less} of it is the better one, or drop as many of the "
+    "pairs shown; then audit again"
+)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often the preferred response had more of something."""
+
+    num_pairs: int
+    """Discordant pairs: one response has more."""
+    num_clusters: int
+    value: float
+    interval: tuple[float, float]
+    p_value: float
+    held: tuple[float, float, float] | None
+    """The rate with length held even and its interval: the mean of the rates among pairs in which the response with
+    more of it is the longer and in which it is the shorter one. None where either kind has too few conversations."""
+
+
+def measure_rate(
+    signs: NDArray[np.int8], clusters: NDArray[np.int64], longer: NDArray[np.int8], *, min_pairs: int
+) -> Rate:
+    """The rate of a signal. `signs` [pairs] is 1 where the preferred response has more, -1 where it has less.
+
+    `longer` [pairs] is the same for length; `clusters` [pairs] are numbers from 0.
+    """
+    wins, sizes = _by_cluster(signs, clusters)
+    n = int(sizes.sum())
+    value = int(wins.sum()) / n if n else math.nan
+    return Rate(
+        num_pairs=n,
+        num_clusters=len(sizes),
+        value=value,
+        interval=clustered_wilson(wins, sizes),
+        p_value=clustered_sign_test(wins, sizes - wins),
+        held=_length_held_even(signs, clusters, longer, min_pairs=min_pairs),
+    )
+
+
+def _by_cluster(signs: NDArray[np.int8], clusters: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Wins and discordant pairs of each cluster that has any."""
+    discordant = (signs == 1) | (signs == -1)
+    sizes = np.bincount(clusters[discordant], minlength=1)
+    wins = np.bincount(clusters[signs == 1], minlength=len(sizes))
+    return wins[sizes > 0], sizes[sizes > 0]
+
+
+def _length_held_even(
+    signs: NDArray[np.int8], clusters: NDArray[np.int64], longer: NDArray[np.int8], *, min_pairs: int
+) -> tuple[float, float, float] | None:
+    rates, variance = [], 0.0
+    for product in (1, -1):
+        stratum = np.abs(signs) == 1
+        stratum &= signs * longer == product
+        wins, sizes = _by_cluster(signs[stratum], clusters[stratum])
+        if len(sizes) < min_pairs:
+            return None
+        rate, n = int(wins.sum()) / int(sizes.sum()), effective_size(wins, sizes)
+        rates.append(rate)
+        # One win and one loss more (Agresti & Coull 1998): a stratum without losses is not known exactly.
+        near = (rate * n + 1) / (n + 2)
+        variance += near * (1 - near) / n / 4
+    middle, half = sum(rates) / 2, float(stats.norm.ppf(0.975)) * math.sqrt(variance)
+    return middle, max(0.0, middle - half), min(1.0, middle + half)
+
+
+def shortcut_findings(pairs: Pairs, limits: Thresholds) -> list[Finding]:
+    """One finding for each signal, corrected together. Examples are added by the caller."""
+    longer = pairs.signs["length"]
+    rates: dict[str, Rate] = {}
+    silent: list[Finding] = []
+    for name, signs in pairs.signs.items():
+        applicable = signs != NOT_APPLICABLE
+        rate = measure_rate(
+            signs[applicable], pairs.clusters[applicable], longer[applicable], min_pairs=limits.min_pairs
+        )
+        if rate.num_clusters >= limits.min_pairs:
+            rates[name] = rate
+        else:
+            silent.append(_silent(name, rate, int(applicable.sum()), pairs.num_pairs, limits))
+    adjusted = dict(zip(rates, holm([rate.p_value for rate in rates.values()]), strict=True))
+    length_claimed = "length" in rates and _is_far(rates["length"], adjusted["length"], limits)
+    found = {
+        name: _finding(name, rate, adjusted[name], pairs.num_pairs, length_claimed=length_claimed, limits=limits)
+        for name, rate in rates.items()
+    } | {finding.name: finding for finding in silent}
+    return [found[name] for name in SIGNALS if name in found]
+
+
+def _is_far(rate: Rate, p_value: float, limits: Thresholds) -> bool:
+    return p_value < limits.significance and abs(rate.value - 0.5) >= limits.shortcut_warn
+
+
+def _finding(
+    name: str, rate: Rate, p_value: float, num_pairs: int, *, length_claimed: bool, limits: Thresholds
+) -> Finding:
+    far = _is_far(rate, p_value, limits)
+    # What only length explains is length's finding; where that cannot be told, length's claim stands alone.
+    explained = name != "length" and far and (_loses_to_length(rate) if rate.held else length_claimed)
+    severity: Severity = "ok"
+    if far and not explained:
+        low, high = rate.interval
+        clearly = max(low - 0.5, 0.5 - high) >= limits.shortcut_block
+        wide = rate.num_pairs >= limits.block_share * num_pairs
+        severity = "block" if clearly and wide and name not in RIGHT_AT_TIMES else "warn"
+    more = "more" if rate.value >= 0.5 else "less"
+    less = {"length": {"more": "shorter", "less": "longer"}}.get(name, {"more": "less", "less": "more"})[more]
+    remedy = ""
+    if severity != "ok":
+        needed = abs(2 * round(rate.value * rate.num_pairs) - rate.num_pairs)
+        remedy = REMEDIES.get(name, REMEDY).format(less=less, needed=needed)
+    return Finding(
+        name=name,
+        value=rate.value,
+        interval=rate.interval,
+        p_value=p_value,
+        threshold=0.5 + limits.shortcut_warn,
+        severity=severity,
+        num_pairs=rate.num_pairs,
+        human_rate=rate.value,
+        message=_message(name, rate, explained=explained),
+        remedy=remedy,
+    )
+
+
+def _loses_to_length(rate: Rate) -> bool:
+    """Whether one half is inside the interval of the rate with length held even, or that lies on the other side."""
+    assert rate.held is not None
+    _, low, high = rate.held
+    return not (low > 0.5 if rate.value > 0.5 else high < 0.5)
+
+
+def _message(name: str, rate: Rate, *, explained: bool) -> str:
+    low, high = rate.interval
+    if name == "length":
+        what = "the longer response was chosen"
+    elif name == "refusal":
+        what = "the response that refuses was chosen"
+    else:
+        what = f"the response with more {SIGNALS[name].what} was chosen"
+    text = f"{what} in {rate.value:.0%} ({low:.0%} to {high:.0%}) of {rate.num_pairs} pairs that differ in it"
+    if name != "length" and rate.held is not None:
+        middle, held_low, held_high = rate.held
+        text += f"; with length held even {middle:.0%} ({held_low:.0%} to {held_high:.0%})"
+    return text + ("; length explains it, or cannot be told from it" if explained else "")
+
+
+def _silent(name: str, rate: Rate, applicable: int, num_pairs: int, limits: Thresholds) -> Finding:
+    """The finding of a probe that has too little to go by: it claims nothing and says why."""
+    if num_pairs and not applicable:
+        message = f"does not apply: the word lists are English, and none of the {num_pairs} pairs is"
+    else:
+        message = (
+            f"too few to tell: {rate.num_pairs} pairs of {rate.num_clusters} conversations differ in it, "
+            f"{limits.min_pairs} conversations are needed"
+        )
+    return Finding(name, None, "ok", message, num_pairs=rate.num_pairs, threshold=0.5 + limits.shortcut_warn)
