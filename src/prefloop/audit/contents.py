@@ -85,8 +85,6 @@ def coverage_finding(pairs: Pairs, examples: Examples, limits: Thresholds) -> Fi
         )
         if count < limits.coverage
     ]
-    sizes = np.bincount(pairs.clusters[np.abs(signs) == 1], minlength=1)
-    wins = np.bincount(pairs.clusters[signs == 1], minlength=len(sizes))
     # Nothing English to look at: the refusal probe says so already.
     severity: Severity = "warn" if lacking and not pairs.other_language.all() else "ok"
     return Finding(
@@ -95,9 +93,8 @@ def coverage_finding(pairs: Pairs, examples: Examples, limits: Thresholds) -> Fi
         severity=severity,
         message=f"refusing was right for {must} prompts and wrong for {must_not}; {limits.coverage} of each are needed",
         threshold=float(limits.coverage),
-        interval=clustered_wilson(wins, sizes) if num_pairs else None,
         num_pairs=num_pairs,
-        human_rate=int(wins.sum()) / num_pairs if num_pairs else None,
+        human_rate=float((signs == 1).sum()) / num_pairs if num_pairs else None,
         remedy=f"collect {limits.coverage} or more " + " and as many ".join(lacking) if severity != "ok" else "",
         examples=(*examples.of("refusal", 1)[:2], *examples.of("refusal", -1)[:2]),
     )

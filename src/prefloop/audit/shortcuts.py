@@ -23,7 +23,8 @@ RIGHT_AT_TIMES = frozenset({"refusal"})
 """Signals of which more is right for some prompts: their boundary is judged by `refusal_coverage`, they never block."""
 
 REMEDIES: Mapping[str, str] = {
-    "length": "balance it: add pairs in which the {less} response is the better one, or train with a length remedy",
+    "length": "train with --length-balance (prefloop train reward), or add about {needed} pairs in which the {less} "
+    "response is the better one; then audit again",
     "refusal": "collect prompts that must not be refused and look as if they must, with the refusal rejected",
 }
 REMEDY = (

@@ -33,7 +33,7 @@ from prefloop.train.loop import (
     result_checkpoint,
     rows_of_step,
 )
-from prefloop.train.offline import input_files, pair_files, shell_words
+from prefloop.train.offline import data_audits, input_files, pair_files, shell_words
 from prefloop.train.pairs import encode_pairs, load_pairs, pair_scores, paired_batches
 from prefloop.train.result import save_result
 from prefloop.types import RunResult
@@ -46,7 +46,8 @@ def train(config: RewardConfig) -> RunResult:
     """Run (or resume) reward-model training. Raises InputError for what is wrong with the input."""
     start = resolve_model(config.model, "model")
     files = input_files("data", config.data) | input_files("eval_data", config.eval_data)
-    with RunDir("train reward", config, {"model": start, **files}) as run:
+    audits = data_audits(config.data, config.accept_findings)
+    with RunDir("train reward", config, {"model": start, **files}, audits) as run:
         if (finished := run.finished) is not None:
             return finished
         pairs, held_out = load_pairs(config)
