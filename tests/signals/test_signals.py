@@ -33,6 +33,7 @@ ENGLISH = "The bread should bake in a hot oven until the crust is brown and it s
         ("disclaimer", "As an AI I am not a doctor. Please consult a physician.", 3),
         ("flattery", "What a great question! You're absolutely right.", 2),
         ("list_format", "Do this:\n1. mix\n2. bake\n- cool\n# Notes\nnot - this", 4),
+        ("list_format", "- see\n```py\n# a comment\n- 1\n```\n- done\n```\n# never closed", 2),
         ("list_format", "-5 degrees and 3.5 litres", 0),
         ("exclamation", "Yes! No!!", 3),
         ("exclamation", "\u597d\uff01", 1),

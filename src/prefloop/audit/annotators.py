@@ -25,6 +25,7 @@ Unit = Mapping[int, int]
 
 SKIP = CHOICES.index("skip")
 DECIDED = (CHOICES.index("a"), CHOICES.index("b"))
+MIRRORED = dict(zip(DECIDED, DECIDED[::-1], strict=True))
 MAX_NAMED = 5
 
 
@@ -47,11 +48,15 @@ class Careless:
 
 
 def units_of(votes: Votes) -> list[Unit]:
-    """The last vote of each named annotator on each comparison, skips left out."""
+    """The last vote of each named annotator on each comparison, skips left out.
+
+    Which response is called A is drawn by the comparison's id: in the common order it is the first by alphabet, and
+    where that goes with quality, one choice would be rare and chance agreement overstated.
+    """
     units: dict[int, dict[int, int]] = defaultdict(dict)
     for comparison, annotator, choice in zip(votes.comparisons, votes.annotators, votes.choices, strict=True):
         if annotator >= 0:
-            units[comparison][annotator] = choice
+            units[comparison][annotator] = MIRRORED.get(choice, choice) if comparison % 2 else choice
     return [{name: choice for name, choice in unit.items() if choice != SKIP} for unit in units.values()]
 
 

@@ -49,7 +49,8 @@ def as_table(report: AuditReport, next_command: str) -> str:
             console.print(Padding(escape(f"{name}: {text}"), (0, 0, 0, 3)))
     console.print()
     console.print(_table(report))
-    console.print(f"\nnext: {escape(next_command)}", soft_wrap=True)
+    again = "next, after the remedies" if report.verdict == "block" else "next"
+    console.print(f"\n{again}: {escape(next_command)}", soft_wrap=True)
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
 
 
@@ -87,8 +88,8 @@ def _cells(finding: Finding) -> tuple[str, ...]:
 
 
 def next_command(report: AuditReport, settings: Mapping[str, str]) -> str:
-    """What usually follows: a look at the worst finding's remedy, or training."""
-    file = settings["file"]
+    """What usually follows: training, or after a remedy the audit again."""
+    file, skip_bad = settings["file"], settings["skip_bad"]
     if report.verdict == "block":
-        return f"prefloop audit data {file}   (again, after: {worst_findings(report.findings)[0].remedy})"
-    return f"prefloop train reward --model MODEL --data {file}{settings['skip_bad']}"
+        return f"prefloop audit data {file}{skip_bad}"
+    return f"prefloop train reward --model MODEL --data {file}{skip_bad}"

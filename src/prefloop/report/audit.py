@@ -30,6 +30,11 @@ VERDICTS: Mapping[Verdict, str] = {
     "warn": "Warn. It can be used, but look at the findings first.",
     "block": "Block. It is not fit to be optimised against: training refuses it unless the findings are accepted.",
 }
+NEXT: Mapping[Verdict, str] = {
+    "pass": "Next command:",
+    "warn": "Next command, once the findings have been looked at:",
+    "block": "Next command, once the findings are mended:",
+}
 COLORS: Mapping[Severity, str] = {
     "ok": figures.COLORS["tuned"],
     "warn": figures.COLORS["hacked_peak"],
@@ -61,7 +66,7 @@ def _verdict(report: AuditReport, worst: Sequence[Finding], next_command: str) -
     blocks: list[Block] = [Prose("", lead=VERDICTS[report.verdict])]
     if named:
         blocks += [Prose("The worst findings:"), Points(named, numbered=True)]
-    return [*blocks, Prose("Next command:"), Verbatim(next_command)]
+    return [*blocks, Prose(NEXT[report.verdict]), Verbatim(next_command)]
 
 
 def _worst(finding: Finding) -> list[Block]:
@@ -97,8 +102,8 @@ def _shortcuts(report: AuditReport) -> list[Block]:
         rows, x_title="share of pairs in which the chosen response has more of it", reference=0.5, limits=(0.0, 1.0)
     )
     caption = (
-        "With 95 % intervals, clustered by conversation. At the dashed line the labels do not care. Green is fine, yellow "
-        "warns, red blocks. Probes with too few pairs are not shown."
+        "With 95 % intervals, clustered by conversation. At the dashed line the labels do not care. Green is fine, "
+        "yellow warns, red blocks. Probes with too few pairs are not shown."
     )
     return [Plot(figure, "What the labels reward", caption)]
 
@@ -145,9 +150,9 @@ def _reading(report: AuditReport) -> list[Block]:
     return [
         Prose(
             "A shortcut probe looks at the pairs whose responses differ in one habit of speech, and counts how often "
-            "the one with more of it was chosen. It warns where that share is far from one half, beyond what chance and "
-            "the number of probes explain, and not only because one response is longer. It blocks where the share is "
-            "extreme and many pairs are concerned."
+            "the one with more of it was chosen. It warns where that share is far from one half, beyond what chance "
+            "and the number of probes explain, and not only because one response is longer. It blocks where the share "
+            "is extreme and many pairs are concerned."
         ),
         Prose("A probe with too few such pairs makes no claim. That is no pass: it says what it could not see."),
         Verbatim(f"subject  {report.subject}\nsha256   {report.subject_sha256}\naudited  {report.at}"),

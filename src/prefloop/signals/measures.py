@@ -21,6 +21,7 @@ REPEATED_WORDS = 3
 """Length of the word runs whose repetition is measured."""
 
 _LIST_LINE = re.compile(r"^[ \t]*(?:[-*+\u2022\u2013]|\d{1,3}[.)]|#{1,6})[ \t]+\S", re.MULTILINE)
+_CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _REFERENCE = re.compile(
     r"https?://\S+|www\.\S+"  # a link
     r"|\[\d{1,3}\]"  # [3]
@@ -71,8 +72,9 @@ def repetition(reading: Reading) -> float:
 
 
 def list_format(reading: Reading) -> float:
-    """Lines that are list items or headings."""
-    return float(len(_LIST_LINE.findall(reading.text)))
+    """Lines that are list items or headings; in a code block such lines are something else."""
+    text = _CODE.sub("", reading.text) if "```" in reading.text else reading.text
+    return float(len(_LIST_LINE.findall(text)))
 
 
 def exclamation(reading: Reading) -> float:
