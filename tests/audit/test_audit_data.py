@@ -130,6 +130,36 @@ def test_copies_of_one_prompt_are_one_conversation(audited: Audited) -> None:
     assert by_name(audited(rows))["length"].value is None
 
 
+def test_length_that_only_comes_with_a_marker_is_the_markers(audited: Audited, make_pairs: MakePairs) -> None:
+    """The marker makes its response longer, and is what people like; length is not to blame."""
+    generator = random.Random(3)
+    rows = [
+        row | {"chosen": f"{row['chosen']} What a wonderful and really great question you ask."}
+        if generator.random() < 0.4
+        else row
+        for row in make_pairs(500, noise=0.5)
+    ]
+    found = by_name(audited(rows))
+    assert found["flattery"].severity == "block"
+    assert found["length"].severity == "ok" and "alike in flattery" in found["length"].message
+    assert (found["length"].value or 0) > 0.6
+
+
+def test_a_marker_that_only_comes_with_length_is_lengths(audited: Audited) -> None:
+    """Longer answers have more exclamation marks, and are chosen for their length alone."""
+    generator = random.Random(4)
+    rows = []
+    for number in range(600):
+        sides = ["It is so" + "! so it is. and so on" * generator.randint(0, 12) + "." for _ in range(2)]
+        sides = [f"{side} {'so ' * generator.randint(0, 60)}" for side in sides]
+        sides.sort(key=lambda side: len(side.strip()), reverse=generator.random() < 0.85)
+        rows.append({"prompt": f"Is it so, {number}?", "chosen": sides[0], "rejected": sides[1]})
+    found = by_name(audited(rows, skip_bad=True))
+    assert found["length"].severity == "block"
+    assert found["exclamation"].severity == "ok" and "length explains it" in found["exclamation"].message
+    assert (found["exclamation"].value or 0) > 0.6
+
+
 def test_tone_does_not_apply_to_german(audited: Audited) -> None:
     generator = random.Random(0)
     words = GERMAN.split()

@@ -110,9 +110,10 @@ def shortcut_findings(pairs: Pairs, limits: Thresholds) -> list[Finding]:
         else:
             silent.append(_silent(name, rate, int(applicable.sum()), pairs.num_pairs, limits))
     adjusted = dict(zip(rates, holm([rate.p_value for rate in rates.values()]), strict=True))
-    length_claimed = "length" in rates and _is_far(rates["length"], adjusted["length"], limits)
+    far = [name for name, rate in rates.items() if _is_far(rate, adjusted[name], limits)]
+    notes = _explanations(pairs, rates, far, limits)
     found = {
-        name: _finding(name, rate, adjusted[name], pairs.num_pairs, length_claimed=length_claimed, limits=limits)
+        name: _finding(name, rate, adjusted[name], pairs.num_pairs, notes.get(name), far=name in far, limits=limits)
         for name, rate in rates.items()
     } | {finding.name: finding for finding in silent}
     return [found[name] for name in SIGNALS if name in found]
@@ -122,14 +123,58 @@ def _is_far(rate: Rate, p_value: float, limits: Thresholds) -> bool:
     return p_value < limits.significance and abs(rate.value - 0.5) >= limits.shortcut_warn
 
 
+@dataclass(frozen=True)
+class _Note:
+    """What another probe has to do with a rate that is far from one half."""
+
+    text: str
+    explained: bool
+    """The rate is the other probe's doing: no claim of its own."""
+
+
+def _explanations(pairs: Pairs, rates: Mapping[str, Rate], far: list[str], limits: Thresholds) -> dict[str, _Note]:
+    """Length and the other signals go together: which of them the labels care about, where that can be told.
+
+    A signal loses its claim where its rate with length held even would not warn. Length loses its own where it would
+    not among the pairs that are alike in all signals that keep theirs. Where too few pairs tell, both claims stand.
+    """
+    notes: dict[str, _Note] = {}
+    for name in far:
+        rate = rates[name]
+        if name == "length":
+            continue
+        if rate.held is not None:
+            middle, low, high = rate.held
+            loses = not _holds(rate.value, middle, (low, high), limits)
+            text = f"with length held even {middle:.0%} ({low:.0%} to {high:.0%})"
+            notes[name] = _Note(text + (": length explains it" if loses else ""), loses)
+        elif "length" in far:
+            notes[name] = _Note("too few pairs tell it from length", False)
+    claimed = [name for name in far if name != "length" and not (name in notes and notes[name].explained)]
+    if "length" in far and claimed:
+        alike = np.all([np.abs(pairs.signs[name]) != 1 for name in claimed], axis=0)
+        longer = pairs.signs["length"][alike]
+        rest = measure_rate(longer, pairs.clusters[alike], longer, min_pairs=limits.min_pairs)
+        if rest.num_clusters >= limits.min_pairs:
+            low, high = rest.interval
+            loses = not _holds(rates["length"].value, rest.value, rest.interval, limits)
+            text = f"of pairs alike in {' and '.join(claimed)} {rest.value:.0%} ({low:.0%} to {high:.0%})"
+            notes["length"] = _Note(text + (": these explain it" if loses else ""), loses)
+    return notes
+
+
+def _holds(claimed: float, left: float, interval: tuple[float, float], limits: Thresholds) -> bool:
+    """Whether what is left of a rate is on the side that is claimed, clear of one half and as far as warns."""
+    low, high = interval
+    clear = low > 0.5 if claimed > 0.5 else high < 0.5
+    return clear and abs(left - 0.5) >= limits.shortcut_warn
+
+
 def _finding(
-    name: str, rate: Rate, p_value: float, num_pairs: int, *, length_claimed: bool, limits: Thresholds
+    name: str, rate: Rate, p_value: float, num_pairs: int, note: _Note | None, *, far: bool, limits: Thresholds
 ) -> Finding:
-    far = _is_far(rate, p_value, limits)
-    # What only length explains is length's finding; where that cannot be told, length's claim stands alone.
-    explained = name != "length" and far and (_loses_to_length(rate) if rate.held else length_claimed)
     severity: Severity = "ok"
-    if far and not explained:
+    if far and not (note and note.explained):
         low, high = rate.interval
         clearly = max(low - 0.5, 0.5 - high) >= limits.shortcut_block
         wide = rate.num_pairs >= limits.block_share * num_pairs
@@ -149,19 +194,12 @@ def _finding(
         severity=severity,
         num_pairs=rate.num_pairs,
         human_rate=rate.value,
-        message=_message(name, rate, explained=explained),
+        message=_message(name, rate) + (f"; {note.text}" if note else ""),
         remedy=remedy,
     )
 
 
-def _loses_to_length(rate: Rate) -> bool:
-    """Whether one half is inside the interval of the rate with length held even, or that lies on the other side."""
-    assert rate.held is not None
-    _, low, high = rate.held
-    return not (low > 0.5 if rate.value > 0.5 else high < 0.5)
-
-
-def _message(name: str, rate: Rate, *, explained: bool) -> str:
+def _message(name: str, rate: Rate) -> str:
     low, high = rate.interval
     if name == "length":
         what = "the longer response was chosen"
@@ -169,11 +207,7 @@ def _message(name: str, rate: Rate, *, explained: bool) -> str:
         what = "the response that refuses was chosen"
     else:
         what = f"the response with more {SIGNALS[name].what} was chosen"
-    text = f"{what} in {rate.value:.0%} ({low:.0%} to {high:.0%}) of {rate.num_pairs} pairs that differ in it"
-    if name != "length" and rate.held is not None:
-        middle, held_low, held_high = rate.held
-        text += f"; with length held even {middle:.0%} ({held_low:.0%} to {held_high:.0%})"
-    return text + ("; length explains it, or cannot be told from it" if explained else "")
+    return f"{what} in {rate.value:.0%} ({low:.0%} to {high:.0%}) of {rate.num_pairs} pairs that differ in it"
 
 
 def _silent(name: str, rate: Rate, applicable: int, num_pairs: int, limits: Thresholds) -> Finding:
