@@ -138,7 +138,7 @@ COMMANDS: dict[str, Command] = {
     "audit data": Command(
         config="prefloop.audit.config:AuditDataConfig",
         run="prefloop.recipes.audit:data",
-        summary="Is preference data fit to be optimised against?",
+        summary="Say whether preference data is fit to be optimised against.",
         example="prefloop audit data pairs.jsonl --html audit.html",
         positionals=("file",),
     ),

@@ -67,6 +67,7 @@ CHANGED = {
 BOOKKEEPING = {
     *("out", "checkpoint_every", "keep_checkpoints", "save_rollouts"),  # where and how often things are stored
     "report_to",  # test_train_trackers
+    "accept_findings",  # tests/test_audits.py
     "token_budget",  # test_train_invariance: results do not depend on it
     *("eval_every", "patience", "eval_data"),  # test_train_invariance: early stopping
     *("skip_bad", "max_length", "max_prompt_length"),  # test_train_refusals: over-long rows
