@@ -130,6 +130,14 @@ def test_copies_of_one_prompt_are_one_conversation(audited: Audited) -> None:
     assert by_name(audited(rows))["length"].value is None
 
 
+def test_what_labels_punish_is_no_shortcut(audited: Audited, make_pairs: MakePairs) -> None:
+    rows = [row | {"rejected": row["rejected"] + " As an AI I say so."} for row in make_pairs(100)]
+    found = by_name(audited(rows))
+    assert found["disclaimer"].severity == "ok" and "punish" in found["disclaimer"].message
+    assert found["disclaimer"].human_rate == 0
+    assert found["length"].severity == "warn" and (found["length"].value or 1) < 0.3
+
+
 def test_length_that_only_comes_with_a_marker_is_the_markers(audited: Audited, make_pairs: MakePairs) -> None:
     """The marker makes its response longer, and is what people like; length is not to blame."""
     generator = random.Random(3)

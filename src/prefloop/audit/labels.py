@@ -57,7 +57,7 @@ def noise_finding(sticks: Yardsticks, agreement: PairAgreement | None, limits: T
     n, conversations = len(sticks.words), len(set(sticks.clusters))
     if conversations < MIN_LEARNABLE:
         message = f"too few to tell: {conversations} conversations, {MIN_LEARNABLE} are needed without annotators"
-        return Finding("label_noise", None, "ok", message, num_pairs=n, threshold=limits.noise_warn)
+        return Finding("label_noise", None, "ok", message, num_pairs=n, threshold=1 - limits.learnable)
     counts = [_right(margins, sticks.clusters) for margins in (sticks.words, sticks.ruler)]
     # A stick that is wrong more often than not has learnt nothing: one-sided.
     p_values = [
@@ -77,7 +77,7 @@ def noise_finding(sticks: Yardsticks, agreement: PairAgreement | None, limits: T
         value=1 - accuracies[best],
         interval=(1 - interval[1], 1 - interval[0]),
         p_value=p_value,
-        threshold=limits.noise_warn,
+        threshold=1 - limits.learnable,
         severity=severity,
         num_pairs=n,
         message=(

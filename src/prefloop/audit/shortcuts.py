@@ -150,7 +150,11 @@ def _explanations(pairs: Pairs, rates: Mapping[str, Rate], far: list[str], limit
             notes[name] = _Note(text + (": length explains it" if loses else ""), loses)
         elif "length" in far:
             notes[name] = _Note("too few pairs tell it from length", False)
-    claimed = [name for name in far if name != "length" and not (name in notes and notes[name].explained)]
+    claimed = [
+        name
+        for name in far
+        if name != "length" and rates[name].value > 0.5 and not (name in notes and notes[name].explained)
+    ]
     if "length" in far and claimed:
         alike = np.all([np.abs(pairs.signs[name]) != 1 for name in claimed], axis=0)
         longer = pairs.signs["length"][alike]
@@ -174,9 +178,9 @@ def _finding(
     name: str, rate: Rate, p_value: float, num_pairs: int, note: _Note | None, *, far: bool, limits: Thresholds
 ) -> Finding:
     severity: Severity = "ok"
-    if far and not (note and note.explained):
-        low, high = rate.interval
-        clearly = max(low - 0.5, 0.5 - high) >= limits.shortcut_block
+    # What the labels punish is no shortcut: a policy can only leave it out. Length cannot be left out.
+    if far and (rate.value > 0.5 or name == "length") and not (note and note.explained):
+        clearly = rate.interval[0] - 0.5 >= limits.shortcut_block
         wide = rate.num_pairs >= limits.block_share * num_pairs
         severity = "block" if clearly and wide and name not in RIGHT_AT_TIMES else "warn"
     more = "more" if rate.value >= 0.5 else "less"
@@ -194,7 +198,9 @@ def _finding(
         severity=severity,
         num_pairs=rate.num_pairs,
         human_rate=rate.value,
-        message=_message(name, rate) + (f"; {note.text}" if note else ""),
+        message=_message(name, rate)
+        + (f"; {note.text}" if note else "")
+        + ("; the labels punish it, which is no shortcut" if far and rate.value < 0.5 and name != "length" else ""),
         remedy=remedy,
     )
 
