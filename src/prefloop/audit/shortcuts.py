@@ -22,6 +22,9 @@ from prefloop.types import Finding, Severity
 RIGHT_AT_TIMES = frozenset({"refusal"})
 """Signals of which more is right for some prompts: their boundary is judged by `refusal_coverage`, they never block."""
 
+LENGTH_BINS = 5
+"""Bins of the difference in length, with as many discordant pairs each."""
+
 REMEDIES: Mapping[str, str] = {
     "length": "train with --length-balance (prefloop train reward), or add about {needed} pairs in which the {less} "
     "response is the better one; then audit again",
@@ -45,15 +48,17 @@ class Rate:
     p_value: float
     held: tuple[float, float, float] | None
     """The rate with length held even and its interval: the mean of the rates among pairs in which the response with
-    more of it is the longer and in which it is the shorter one. None where either kind has too few conversations."""
+    more of it is the longer and in which it is the shorter one, by as much. None where either kind has too few
+    conversations."""
 
 
 def measure_rate(
-    signs: NDArray[np.int8], clusters: NDArray[np.int64], longer: NDArray[np.int8], *, min_pairs: int
+    signs: NDArray[np.int8], clusters: NDArray[np.int64], difference: NDArray[np.int32], *, min_pairs: int
 ) -> Rate:
     """The rate of a signal. `signs` [pairs] is 1 where the preferred response has more, -1 where it has less.
 
-    `longer` [pairs] is the same for length; `clusters` [pairs] are numbers from 0.
+    `difference` [pairs]: characters of the preferred response minus those of the other; `clusters` [pairs] are numbers
+    from 0.
     """
     wins, sizes = _by_cluster(signs, clusters)
     n = int(sizes.sum())
@@ -64,7 +69,7 @@ def measure_rate(
         value=value,
         interval=clustered_wilson(wins, sizes),
         p_value=clustered_sign_test(wins, sizes - wins),
-        held=_length_held_even(signs, clusters, longer, min_pairs=min_pairs),
+        held=_length_held_even(signs, clusters, difference, min_pairs=min_pairs),
     )
 
 
@@ -77,33 +82,54 @@ def _by_cluster(signs: NDArray[np.int8], clusters: NDArray[np.int64]) -> tuple[N
 
 
 def _length_held_even(
-    signs: NDArray[np.int8], clusters: NDArray[np.int64], longer: NDArray[np.int8], *, min_pairs: int
+    signs: NDArray[np.int8], clusters: NDArray[np.int64], difference: NDArray[np.int32], *, min_pairs: int
 ) -> tuple[float, float, float] | None:
-    rates, variance = [], 0.0
-    for product in (1, -1):
-        stratum = np.abs(signs) == 1
-        stratum &= signs * longer == product
-        wins, sizes = _by_cluster(signs[stratum], clusters[stratum])
-        if len(sizes) < min_pairs:
-            return None
-        rate, n = int(wins.sum()) / int(sizes.sum()), effective_size(wins, sizes)
-        rates.append(rate)
-        # One win and one loss more (Agresti & Coull 1998): a stratum without losses is not known exactly.
-        near = (rate * n + 1) / (n + 2)
-        variance += near * (1 - near) / n / 4
-    middle, half = sum(rates) / 2, float(stats.norm.ppf(0.975)) * math.sqrt(variance)
+    """The mean over bins of equal difference in length, each weighted by n_l n_s / (n_l + n_s) of its two kinds.
+
+    Inside a bin length helps the one kind as much as it hurts the other. Weights: Mantel & Haenszel (1959).
+    """
+    kind = signs * np.sign(difference)
+    kinds = [(np.abs(signs) == 1) & (kind == side) for side in (1, -1)]
+    if any(len(np.unique(clusters[rows])) < min_pairs for rows in kinds):
+        return None
+    size = np.abs(difference)
+    edges = np.quantile(size[kinds[0] | kinds[1]], np.arange(1, LENGTH_BINS) / LENGTH_BINS)
+    bins = np.digitize(size, edges)
+    total = weighted = variance = 0.0
+    for place in range(LENGTH_BINS):
+        sides = [_by_cluster(signs[rows & (bins == place)], clusters[rows & (bins == place)]) for rows in kinds]
+        counts = [int(sizes.sum()) for _, sizes in sides]
+        if 0 in counts:
+            continue
+        weight = counts[0] * counts[1] / sum(counts)
+        rates, variances = zip(*(_rate_and_variance(wins, sizes) for wins, sizes in sides), strict=True)
+        total += weight
+        weighted += weight * sum(rates) / 2
+        variance += weight**2 * sum(variances) / 4
+    if not total:
+        return None
+    middle, half = weighted / total, float(stats.norm.ppf(0.975)) * math.sqrt(variance) / total
     return middle, max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _rate_and_variance(wins: NDArray[np.int64], sizes: NDArray[np.int64]) -> tuple[float, float]:
+    rate, n = int(wins.sum()) / int(sizes.sum()), effective_size(wins, sizes)
+    # One win and one loss more (Agresti & Coull 1998): a stratum without losses is not known exactly.
+    near = (rate * n + 1) / (n + 2)
+    return rate, near * (1 - near) / n
 
 
 def shortcut_findings(pairs: Pairs, limits: Thresholds) -> list[Finding]:
     """One finding for each signal, corrected together. Examples are added by the caller."""
-    longer = pairs.signs["length"]
     rates: dict[str, Rate] = {}
     silent: list[Finding] = []
     for name, signs in pairs.signs.items():
         applicable = signs != NOT_APPLICABLE
         rate = measure_rate(
-            signs[applicable], pairs.clusters[applicable], longer[applicable], min_pairs=limits.min_pairs
+            signs[applicable],
+            pairs.clusters[applicable],
+            pairs.length_difference[applicable],
+            min_pairs=limits.min_pairs,
         )
         if rate.num_clusters >= limits.min_pairs:
             rates[name] = rate
@@ -150,15 +176,15 @@ def _explanations(pairs: Pairs, rates: Mapping[str, Rate], far: list[str], limit
             notes[name] = _Note(text + (": length explains it" if loses else ""), loses)
         elif "length" in far:
             notes[name] = _Note("too few pairs tell it from length", False)
-    claimed = [
-        name
-        for name in far
-        if name != "length" and rates[name].value > 0.5 and not (name in notes and notes[name].explained)
-    ]
+    claimed = [name for name in far if name != "length" and not (name in notes and notes[name].explained)]
     if "length" in far and claimed:
         alike = np.all([np.abs(pairs.signs[name]) != 1 for name in claimed], axis=0)
-        longer = pairs.signs["length"][alike]
-        rest = measure_rate(longer, pairs.clusters[alike], longer, min_pairs=limits.min_pairs)
+        rest = measure_rate(
+            pairs.signs["length"][alike],
+            pairs.clusters[alike],
+            pairs.length_difference[alike],
+            min_pairs=limits.min_pairs,
+        )
         if rest.num_clusters >= limits.min_pairs:
             low, high = rest.interval
             loses = not _holds(rates["length"].value, rest.value, rest.interval, limits)
@@ -168,21 +194,25 @@ def _explanations(pairs: Pairs, rates: Mapping[str, Rate], far: list[str], limit
 
 
 def _holds(claimed: float, left: float, interval: tuple[float, float], limits: Thresholds) -> bool:
-    """Whether what is left of a rate is on the side that is claimed, clear of one half and as far as warns."""
+    """Whether what is left of a rate is on the side that is claimed, clear of one half, as far as warns, and at least
+    half of its distance: the rest is what the other probe explains."""
     low, high = interval
     clear = low > 0.5 if claimed > 0.5 else high < 0.5
-    return clear and abs(left - 0.5) >= limits.shortcut_warn
+    return clear and abs(left - 0.5) >= max(limits.shortcut_warn, abs(claimed - 0.5) / 2)
 
 
 def _finding(
     name: str, rate: Rate, p_value: float, num_pairs: int, note: _Note | None, *, far: bool, limits: Thresholds
 ) -> Finding:
     severity: Severity = "ok"
-    # What the labels punish is no shortcut: a policy can only leave it out. Length cannot be left out.
-    if far and (rate.value > 0.5 or name == "length") and not (note and note.explained):
-        clearly = rate.interval[0] - 0.5 >= limits.shortcut_block
+    low, high = rate.interval
+    if far and rate.value > 0.5 and not (note and note.explained):
         wide = rate.num_pairs >= limits.block_share * num_pairs
-        severity = "block" if clearly and wide and name not in RIGHT_AT_TIMES else "warn"
+        blocks = low - 0.5 >= limits.shortcut_block and wide and name not in RIGHT_AT_TIMES
+        severity = "block" if blocks else "warn"
+    # What the labels punish is no shortcut: a policy can only leave it out. Of length it can always leave out more.
+    elif far and name == "length" and 0.5 - high >= limits.shortcut_block:
+        severity = "warn"
     more = "more" if rate.value >= 0.5 else "less"
     less = {"length": {"more": "shorter", "less": "longer"}}.get(name, {"more": "less", "less": "more"})[more]
     remedy = ""

@@ -1,6 +1,6 @@
 """What an audit keeps of a data file: a few numbers for each pair and vote, a sample of pairs, and examples.
 
-One row's text is held at a time. 31 bytes and one for each signal stay of a pair, so that memory grows slowly with the
+One row's text is held at a time. 37 bytes and one for each signal stay of a pair, so that memory grows slowly with the
 file. Which pairs are sampled or shown depends on their ids alone, not on the order or the number of copies.
 """
 
@@ -95,6 +95,8 @@ class Table:
     """The same without case, punctuation, numbers, function words and word order."""
     signs: array[int] = field(default_factory=lambda: array("b"))
     """For each pair and signal: 1 where chosen has more, -1 where it has less, 0 alike, or NOT_APPLICABLE."""
+    length_differences: array[int] = field(default_factory=lambda: array("i"))
+    """Characters of chosen minus those of rejected."""
     other_language: array[int] = field(default_factory=lambda: array("b"))
     examples: Examples = field(default_factory=Examples)
     votes: Votes = field(default_factory=Votes)
@@ -122,6 +124,7 @@ class Table:
         self.near.append(hash((pair.prompt.prompt_id, _content(chosen), _content(rejected))) & (2**64 - 1))
         other = _is_other_language(pair, chosen, rejected)
         self.other_language.append(other)
+        self.length_differences.append(len(pair.chosen.strip()) - len(pair.rejected.strip()))
         self._measure(line, pair, pair_id, chosen, rejected, other)
         self._offer_to_sample(pair_id, LearnablePair(cluster, pair.chosen[:SAMPLE_CHARS], pair.rejected[:SAMPLE_CHARS]))
         if pair.annotator_id and comparison_id not in self._judged:
@@ -173,6 +176,7 @@ class Pairs:
     near: NDArray[np.uint64]
     signs: Mapping[str, NDArray[np.int8]]
     """Signal -> [pairs]."""
+    length_difference: NDArray[np.int32]
     other_language: NDArray[np.bool_]
 
     @property
@@ -192,6 +196,7 @@ def distinct_pairs(table: Table) -> Pairs:
         comparisons=np.frombuffer(table.comparisons, dtype=np.uint64)[first],
         near=np.frombuffer(table.near, dtype=np.uint64)[first],
         signs={name: signs[first, column] for column, name in enumerate(SIGNALS)},
+        length_difference=np.frombuffer(table.length_differences, dtype=np.int32)[first],
         other_language=np.frombuffer(table.other_language, dtype=np.int8)[first].astype(bool),
     )
 
