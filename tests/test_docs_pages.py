@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from prefloop.audit.config import Thresholds
 from prefloop.cli import COMMANDS, config_class, main, split_words
 from prefloop.config import load
 from prefloop.data.commands import RECORD_KINDS, check
@@ -25,6 +26,7 @@ from prefloop.fields import as_text, section_type
 from prefloop.flags import parse
 from prefloop.models.config import LoraConfig
 from prefloop.reward.config import ScoringConfig, ShapingConfig
+from prefloop.signals.measures import SIGNALS
 from prefloop.train.algorithms import ALGORITHMS, algorithm_settings
 from prefloop.train.config import OptimizerConfig, PolicyConfig, PreferenceConfig, RewardConfig, SFTConfig
 from prefloop.train.preference_losses import LOSSES
@@ -235,6 +237,24 @@ def test_every_default_has_a_source() -> None:
             sections = ("`OptimizerConfig`", "`ScratchConfig`", "`ScoringConfig`", "`ShapingConfig`", "`AugmentConfig`")
             derived = default == "required" or default.startswith(sections)
             assert source or derived, f"{name}.{field}"
+
+
+# docs/audits.md
+
+
+def test_every_threshold_of_an_audit_has_its_default_and_a_reason() -> None:
+    rows = {row[0].strip("`"): row[1:] for row in _table(_section("docs/audits.md", "## Thresholds"))}
+    assert {name: default for name, (default, _) in rows.items()} == {
+        name: f"`{as_text(info.default)}`" for name, info in Thresholds.model_fields.items()
+    }
+    assert all(reason for _, reason in rows.values())
+
+
+def test_every_probe_is_explained() -> None:
+    told = {
+        name for row in _table(_section("docs/audits.md", "## Every probe")) for name in re.findall("`(.+?)`", row[0])
+    }
+    assert told >= {*SIGNALS, "refusal_coverage", "label_noise", "leakage", "position", "annotators", "conflicts"}
 
 
 # docs/tour.md

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TextIO
 
-from prefloop.types import EnvironmentStop, InputError, RunResult
+from prefloop.types import EnvironmentStop, InputError, Refusal, RunResult, Told
 
-DONE, BAD_INPUT, STOPPED, BUG, INTERRUPTED = 0, 2, 3, 70, 130
+DONE, REFUSED, BAD_INPUT, STOPPED, BUG, INTERRUPTED = 0, 1, 2, 3, 70, 130
 READER_GONE = 128 + signal.SIGPIPE
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
@@ -35,7 +35,7 @@ class Command:
     config: str
     """A config class, or with `variant` a function from the variant's name (None: the default) to a config class."""
     run: str
-    """A function from the config to its answer: a mapping, or a RunResult."""
+    """A function from the config to its answer: a mapping, a RunResult, or what is told."""
     summary: str
     example: str
     positionals: tuple[str, ...] = ()
@@ -135,6 +135,13 @@ COMMANDS: dict[str, Command] = {
         summary="Cross-validate a reward model by prompt: accuracy over all pairs, beside its baselines.",
         example="prefloop reward crossval --model runs/sft --data pairs.jsonl --out runs/crossval",
     ),
+    "audit data": Command(
+        config="prefloop.audit.config:AuditDataConfig",
+        run="prefloop.recipes.audit:data",
+        summary="Say whether preference data is fit to be optimised against.",
+        example="prefloop audit data pairs.jsonl --html audit.html",
+        positionals=("file",),
+    ),
     "sample": Command(
         config="prefloop.rollout.config:SampleConfig",
         run="prefloop.rollout.respond:run",
@@ -182,13 +189,17 @@ def entry() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code (0 done, 2 bad input, 3 stopped, 70 bug, 130 interrupted)."""
+    """Run one command line and return its exit code: 0 done, 1 the answer is no, 2 bad input, 3 stopped, 70 bug, 130
+    interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words)
     except InputError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
+    except Refusal as error:
+        print(f"refused: {error}", file=sys.stderr)
+        return REFUSED
     except EnvironmentStop as error:
         print(f"stopped: {error}; run the same command again to go on", file=sys.stderr)
         return STOPPED
@@ -234,11 +245,15 @@ def _dispatch(words: list[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         with _interrupts_wait():
             run = find(command.run)
-        result: Mapping[str, Any] | RunResult = run(config)
+        result: Mapping[str, Any] | RunResult | Told = run(config)
         from prefloop.answer import as_json, as_text
 
-        text = as_json(result) if given.json else as_text(result)
-    return _answer(text)
+        if isinstance(result, Told):
+            text = as_json(result.values) if given.json else result.text
+        else:
+            text = as_json(result) if given.json else as_text(result)
+    _answer(text)
+    return REFUSED if isinstance(result, Told) and result.refused else DONE
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:

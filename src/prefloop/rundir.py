@@ -21,7 +21,7 @@ import math
 import os
 import platform
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -38,8 +38,11 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 METRICS = "metrics.jsonl"
 TRACKERS = "trackers"
 """Directory of a run in which experiment trackers keep their files."""
-NOT_COMPARED = ("out", "report_to")
-"""Settings that say where a run's results go and change none of them: a resumed run may have others."""
+NOT_COMPARED = ("out", "report_to", "accept_findings")
+"""Settings that change none of a run's results (where they go, which findings of an audit are borne): a resumed run may
+have others."""
+InputEntry = Mapping[str, Any]
+"""What inputs.json says of an input: path, sha256, audit (its verdict, or "none")."""
 VERSIONED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "scipy")
 
 
@@ -162,16 +165,25 @@ def input_of_run(path: str, name: str) -> str | None:
 class RunDir:
     """One run on disk, held by a lock while open. Use as a context manager."""
 
-    def __init__(self, command: str, config: Section, inputs: Mapping[str, Path]) -> None:
+    def __init__(
+        self,
+        command: str,
+        config: Section,
+        inputs: Mapping[str, Path],
+        audit_of: Callable[[Mapping[str, InputEntry]], Mapping[str, InputEntry]] | None = None,
+    ) -> None:
         """Claim the directory `config.out` (default `runs/<command>-<hash>`) for `config`.
 
-        `inputs` has what is read, by name: `field`, or `field:which one`. Raises InputError if one does not exist, and
-        if the directory belongs to another config, holds other files, or is in use.
+        `inputs` has what is read, by name: `field`, or `field:which one`. `audit_of` returns the entries of those that
+        want an audit, verdict included, and raises Refusal where one forbids the run (`audits.audit_lookup`).
+
+        Raises InputError if an input does not exist, and if the directory belongs to another config, holds other
+        files, or is in use.
         """
         for name, file in inputs.items():
             if not file.exists():
                 raise InputError("no such file", path=file, field=name.partition(":")[0])
-        self.command, self.config = command, config
+        self.command, self.config, self._audit_of = command, config, audit_of
         out: str | None = getattr(config, "out", None)
         default = f"runs/{command.replace(' ', '-')}-{config_hash(config, NOT_COMPARED)[:8]}"
         self.path = Path(default if out is None else out)
@@ -221,9 +233,11 @@ class RunDir:
 
     def _record(self, inputs: Mapping[str, Path]) -> None:
         config_path, inputs_path = self.path / "config.yaml", self.path / "inputs.json"
-        hashes = {
+        hashes: dict[str, InputEntry] = {
             name: {"path": str(path), "sha256": sha256_of(path), "audit": "none"} for name, path in inputs.items()
         }
+        if self._audit_of is not None and not (self.path / "result.json").exists():
+            hashes |= self._audit_of(hashes)
         if inputs_path.exists() and self._begun():
             self._compare(config_path, inputs_path, hashes)
             return
@@ -240,7 +254,7 @@ class RunDir:
         }
         write_json(inputs_path, record)
 
-    def _compare(self, config_path: Path, inputs_path: Path, hashes: Mapping[str, Mapping[str, str]]) -> None:
+    def _compare(self, config_path: Path, inputs_path: Path, hashes: Mapping[str, InputEntry]) -> None:
         before, recorded = read_json(inputs_path).get("command"), read_section(inputs_path, "inputs")
         if before != self.command:
             raise InputError(

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
 Choice = Literal["a", "b", "tie", "both_bad", "skip"]
+Severity = Literal["ok", "warn", "block"]
+Verdict = Literal["pass", "warn", "block"]
 
 
 class InputError(Exception):
@@ -41,6 +43,10 @@ class InputError(Exception):
             place = f"{place}:{self.line}" if place else f"line {self.line}"
         text = ": ".join(part for part in (place, self.field or "", self.problem) if part)
         return " ".join((f"{text}; {self.remedy}" if self.remedy else text).split())
+
+
+class Refusal(Exception):
+    """The answer is no: a binding audit forbids what was asked for. Printed as one line, exit code 1."""
 
 
 class EnvironmentStop(Exception):
@@ -191,3 +197,54 @@ class RunResult:
     """Name -> path relative to the run directory; "model" is what later commands take from this run."""
     next: str = ""
     """The command that usually follows, ready to paste."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one probe of an audit found. Every probe that ran has one, also where all is well."""
+
+    name: str
+    value: float | None
+    """What the message says it is; None where the probe had too little to go by or does not apply."""
+    severity: Severity
+    message: str
+    interval: tuple[float, float] | None = None
+    """95 % interval of `value`, or of `human_rate` where that is given; clustered by prompt."""
+    p_value: float | None = None
+    """Corrected for the number of probes of its kind."""
+    threshold: float | None = None
+    """Beyond this `value` the probe warns."""
+    num_pairs: int = 0
+    """Rows that tell: for a shortcut the discordant pairs."""
+    human_rate: float | None = None
+    """Share of the discordant pairs in which the chosen response has more of it."""
+    model_rate: float | None = None
+    """The same share by a reward model's choices; None in an audit of data."""
+    remedy: str = ""
+    """What can be done about it."""
+    examples: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """Is the data, or the reward model, fit to be optimised against?"""
+
+    subject: str
+    """Path of what was audited."""
+    subject_sha256: str
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    at: str
+    """When, ISO 8601 in UTC."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A command's answer where people get other words than programs, or where the answer may be no."""
+
+    values: Mapping[str, Any]
+    """For programs."""
+    text: str
+    """For people."""
+    refused: bool = False
+    """The answer is no: exit code 1."""

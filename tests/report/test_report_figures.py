@@ -135,3 +135,16 @@ def test_labels_hold_nothing_that_could_be_markup(text):
 def test_labels_keep_words():
     assert figures.label("kl/sequence (nats), 95 %") == "kl/sequence (nats), 95 %"
     assert figures.label("<b onclick='x'>wrong facts</b>") == "b onclick 'x' wrong facts /b"
+
+
+def test_whiskers_reach_from_low_to_high_and_the_first_row_is_on_top() -> None:
+    rows = [figures.Whisker("length", 0.6, 0.5, 0.8, "#111111"), figures.Whisker("<b>", 0.4, 0.3, 0.45, "#222222")]
+    figure = figures.whiskers(rows, x_title="share", reference=0.5, limits=(0.0, 1.0))
+    ends = [
+        (trace["x"][0] - trace["error_x"]["arrayminus"][0], trace["x"][0] + trace["error_x"]["array"][0])
+        for trace in figure["data"]
+    ]
+    assert ends == [pytest.approx((0.5, 0.8)), pytest.approx((0.3, 0.45))]
+    assert [trace["y"][0] for trace in figure["data"]] == ["length", "b"]
+    assert figure["layout"]["yaxis"]["autorange"] == "reversed"
+    assert figure["layout"]["shapes"][0]["x0"] == figure["layout"]["shapes"][0]["x1"] == 0.5

@@ -73,6 +73,7 @@ BOOKKEEPING = {
     *("out", "checkpoint_every", "keep_checkpoints", "save_rollouts"),  # where and how often things are stored
     "report_to",  # test_train_trackers
     "recompute_activations",  # models/test_decoder: the same gradients with less memory
+    "accept_findings",  # tests/test_audits.py
     "token_budget",  # test_train_invariance: results do not depend on it
     *("eval_every", "patience", "eval_data"),  # test_train_invariance: early stopping
     *("skip_bad", "max_length", "max_prompt_length"),  # test_train_refusals: over-long rows

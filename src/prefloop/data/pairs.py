@@ -156,14 +156,15 @@ class JudgmentTable:
     def __init__(self) -> None:
         self._judged: dict[str, tuple[int, Comparison, list[Judgment]]] = {}
 
-    def add(self, line: int, comparison: Comparison, judgment: Judgment) -> None:
-        """Note one vote that stands on `line`."""
+    def add(self, line: int, comparison: Comparison, judgment: Judgment) -> tuple[Comparison, Judgment]:
+        """Note one vote that stands on `line`; returns it with A and B in the common order and their common id."""
         if comparison.response_a > comparison.response_b:
             comparison, judgment = swapped(comparison, judgment)
         comparison_id = short_hash(comparison.prompt.prompt_id, comparison.response_a, comparison.response_b)
         comparison = dataclasses.replace(comparison, comparison_id=comparison_id)
         judgment = dataclasses.replace(judgment, comparison_id=comparison_id)
         self._judged.setdefault(comparison_id, (line, comparison, []))[2].append(judgment)
+        return comparison, judgment
 
     def comparisons(self) -> Iterator[tuple[int, Comparison, list[Judgment]]]:
         """Each comparison with its votes, by the line of the first of them."""

@@ -41,6 +41,8 @@ from prefloop.types import (
 )
 
 R = TypeVar("R")
+OnVote = Callable[[Comparison, Judgment], None]
+"""Takes a vote on a comparison whose A and B are in the one order that all votes on these two responses share."""
 SKIP_REMEDY = "--skip-bad leaves such rows out"
 
 
@@ -99,13 +101,15 @@ def parse_source(text: str) -> Source:
     return Source(path, weight)
 
 
-def pairs_of_file(source: Source, tally: Tally) -> Iterator[tuple[int, PreferencePair]]:
-    """Pairs of rows with chosen and rejected, rankings, ratings and judgments."""
+def pairs_of_file(source: Source, tally: Tally, on_vote: OnVote | None = None) -> Iterator[tuple[int, PreferencePair]]:
+    """Pairs of rows with chosen and rejected, rankings, ratings and judgments. `on_vote` is told every judgment."""
     table = JudgmentTable()
 
     def parse(row: Row) -> list[PreferencePair] | None:
         if kind_of(row.values) == "judgments":
-            table.add(row.line, *judged_of(row.values))
+            canonical = table.add(row.line, *judged_of(row.values))
+            if on_vote is not None:
+                on_vote(*canonical)
             return None
         return _compared(row.values, source.weight, keep_ties=tally.keep_ties)
 

@@ -234,3 +234,44 @@ def _layout(*, height: int, x_title: str, y_title: str) -> dict[str, Any]:
         "xaxis": {"title": {"text": x_title, "standoff": 8}, "automargin": True, "zeroline": False},
         "yaxis": {"title": {"text": y_title}, "automargin": True, "zeroline": False},
     }
+
+
+class Whisker(NamedTuple):
+    """A named value with its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    color: str
+
+
+def whiskers(rows: Sequence[Whisker], *, x_title: str, reference: float, limits: tuple[float, float]) -> Figure:
+    """A dot and its interval for each row, first on top; a dashed line at `reference`. `limits` are those of x."""
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "y": [label(row.name)],
+            "x": [row.value],
+            "name": label(row.name),
+            "marker": {"color": row.color, "size": 9},
+            "error_x": {
+                "type": "data",
+                "symmetric": False,
+                "array": [row.high - row.value],
+                "arrayminus": [row.value - row.low],
+                "color": row.color,
+                "thickness": 2,
+                "width": 4,
+            },
+            "hovertemplate": f"%{{x:.2f}} ({row.low:.2f} to {row.high:.2f})<extra></extra>",
+        }
+        for row in rows
+    ]
+    layout = _layout(height=90 + 28 * len(rows), x_title=x_title, y_title="")
+    layout["yaxis"] |= {"autorange": "reversed", "ticks": ""}
+    layout["xaxis"] |= {"range": list(limits)}
+    layout |= {"showlegend": False, "hovermode": "closest", "shapes": [_vertical(reference)]}
+    layout["margin"]["t"] = 8
+    return {"data": traces, "layout": layout}

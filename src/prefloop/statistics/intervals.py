@@ -96,8 +96,9 @@ def cluster_bootstrap(
     return float(low), float(high)
 
 
-def wilson(successes: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Score interval for a proportion; `successes` may be fractional (a tie is half a success).
+def wilson(successes: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
+    """Score interval for a proportion; `successes` may be fractional (a tie is half a success),
+    and so may n (an effective number of rows).
 
     centre = (p + z^2 / 2n) / (1 + z^2 / n), half width = z sqrt(p (1 - p) / n + z^2 / 4n^2) / (1 + z^2 / n).
     Without observations: (0, 1). Source: Wilson (1927); Newcombe (1998), method 3.

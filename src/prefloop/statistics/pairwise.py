@@ -54,11 +54,11 @@ def clustered_mcnemar(margins_a: ArrayLike, margins_b: ArrayLike, clusters: Sequ
     """
     gains = _half_gains(margins_a, margins_b)
     sums = _cluster_sums(gains, clusters)
-    p_value = _sign_flip_p(sums[sums != 0].astype(np.int64)) if sums.any() else 1.0
+    p_value = sign_flip_p(sums[sums != 0].astype(np.int64)) if sums.any() else 1.0
     return PairedTest(float(gains.mean()) / 2, p_value)
 
 
-def _sign_flip_p(sums: NDArray[np.int64]) -> float:
+def sign_flip_p(sums: NDArray[np.int64]) -> float:
     """P(|S| >= |sum of sums|), S = sum_c s_c sums_c with fair signs; none of the sums is 0."""
     unit = int(np.gcd.reduce(sums))
     sizes, counts = np.unique(np.abs(sums) // unit, return_counts=True)

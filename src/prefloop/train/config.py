@@ -147,7 +147,14 @@ class SFTConfig(OfflineConfig):
         return self
 
 
-class RewardConfig(OfflineConfig):
+class AuditedConfig(OfflineConfig):
+    """What training on preferences has: their audit binds."""
+
+    accept_findings: tuple[str, ...] = ()
+    """Findings of an audit that would block and are borne, by name (length,citation); recorded in the run."""
+
+
+class RewardConfig(AuditedConfig):
     """A Bradley-Terry reward model on preference pairs."""
 
     model: str
@@ -198,7 +205,7 @@ class RewardMemberConfig(RewardConfig):
     """Its number, from 0."""
 
 
-class PreferenceConfig(OfflineConfig):
+class PreferenceConfig(AuditedConfig):
     """Preference optimisation without rollouts: on preference pairs, or on single responses with a label."""
 
     model: str

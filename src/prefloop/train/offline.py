@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from transformers import PreTrainedModel
 
+from prefloop.audits import audit_lookup
 from prefloop.console import say
 from prefloop.data.commands import RECORD_KINDS
 from prefloop.data.fields import Kind, kind_of
@@ -18,6 +19,7 @@ from prefloop.data.rows import stream_rows
 from prefloop.data.split import split_of
 from prefloop.data.stream import parse_source
 from prefloop.models.load import max_positions
+from prefloop.rundir import InputEntry
 from prefloop.types import InputError, LabelledResponse, PreferencePair
 
 Record = TypeVar("Record")
@@ -27,6 +29,19 @@ Row = TypeVar("Row")
 def input_files(field: str, sources: Sequence[str]) -> dict[str, Path]:
     """The files behind `PATH` or `PATH@WEIGHT`, by the names that a run records its inputs under."""
     return {f"{field}:{source}": Path(parse_source(source).path) for source in sources}
+
+
+def data_audits(
+    sources: Sequence[str], accepted: Sequence[str]
+) -> Callable[[Mapping[str, InputEntry]], dict[str, InputEntry]]:
+    """The lookup of the audits of those training files that hold preferences (`RunDir`)."""
+
+    def look_up(inputs: Mapping[str, InputEntry]) -> dict[str, InputEntry]:
+        preferences = set(pair_files(sources))
+        names = [name for name, path in input_files("data", sources).items() if str(path) in preferences]
+        return audit_lookup(names, command="prefloop audit data", accepted=accepted)(inputs)
+
+    return look_up
 
 
 def pair_files(sources: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ from prefloop.train.loop import (
     result_checkpoint,
     rows_of_step,
 )
-from prefloop.train.offline import input_files
+from prefloop.train.offline import data_audits, input_files
 from prefloop.train.pairs import EncodedPair, encode_pairs, load_pairs, paired_batches
 from prefloop.train.preference_losses import KTO, PairLoss
 from prefloop.train.reference import cached, identity_of
@@ -124,7 +124,8 @@ def train(config: PreferenceConfig) -> RunResult:
     start = resolve_model(config.model, "model")
     reference_path = resolve_model(config.reference, "reference") if config.reference else start
     files = input_files("data", config.data) | input_files("eval_data", config.eval_data)
-    with RunDir("train preference", config, {"model": start, "reference": reference_path, **files}) as run:
+    audits = data_audits(config.data, config.accept_findings)
+    with RunDir("train preference", config, {"model": start, "reference": reference_path, **files}, audits) as run:
         if (finished := run.finished) is not None:
             return finished
         settings: Any = config

@@ -14,6 +14,7 @@ import torch
 
 from prefloop.models.load import new_reward_model
 from prefloop.models.lora import add_adapters
+from prefloop.models.precision import computing_in
 from prefloop.rundir import RunDir, resolve_model
 from prefloop.statistics.calibration import log_loss
 from prefloop.statistics.pairwise import accuracy_with_ties
@@ -22,7 +23,7 @@ from prefloop.train.checks import NUM_ROWS, check_scored_rows
 from prefloop.train.config import RewardConfig
 from prefloop.train.loop import TrainState, fit, make_optimizer, optimizer_step, result_checkpoint, rows_of_step
 from prefloop.train.members import train_members
-from prefloop.train.offline import input_files, pair_files, shell_words
+from prefloop.train.offline import data_audits, input_files, pair_files, shell_words
 from prefloop.train.pairs import encode_pairs, load_pairs, pair_scores
 from prefloop.train.reward_data import head_numbers, training_pairs, training_seed
 from prefloop.train.reward_finish import finish_model
@@ -35,7 +36,8 @@ def train(config: RewardConfig) -> RunResult:
     start = resolve_model(config.model, "model")
     files = input_files("data", config.data) | input_files("eval_data", config.eval_data)
     inputs = {"model": start, **files}
-    with RunDir("train reward", config, inputs) as run:
+    audits = data_audits(config.data, config.accept_findings)
+    with RunDir("train reward", config, inputs, audits) as run:
         if (finished := run.finished) is not None:
             return finished
         held_out_file = next(iter(pair_files(config.eval_data)), "held-out.jsonl")
