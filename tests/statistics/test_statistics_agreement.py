@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 
-from prefloop.statistics.agreement import cohen_kappa, flip_rate, krippendorff_alpha
+from prefloop.statistics.agreement import cohen_kappa, krippendorff_alpha
 
 # Krippendorff (2011), section E: four observers, twelve units, 0 = missing.
 OBSERVERS = (
@@ -66,11 +65,3 @@ def test_the_interval_of_kappa_is_as_wide_as_its_standard_error_says() -> None:
 def test_kappa_of_annotators_who_never_say_anything_else_is_unknown() -> None:
     assert math.isnan(cohen_kappa(["a"] * 5, ["a"] * 5).value)
     assert math.isnan(cohen_kappa([], []).value)
-
-
-def test_the_flip_rate_is_recovered_from_simulated_annotators() -> None:
-    generator = np.random.default_rng(0)
-    for rate in (0.05, 0.2, 0.35):
-        first, second = (generator.random(200_000) < rate for _ in range(2))
-        assert flip_rate(float((first == second).mean())) == pytest.approx(rate, abs=0.01)
-    assert flip_rate(1.0) == 0.0 and flip_rate(0.5) == flip_rate(0.3) == 0.5

@@ -7,8 +7,8 @@ import numpy as np
 from prefloop.audit.annotators import PairAgreement
 from prefloop.audit.config import Thresholds
 from prefloop.audit.learnable import Yardsticks
-from prefloop.statistics.agreement import flip_rate
 from prefloop.statistics.clustered import clustered_sign_test, clustered_wilson, holm, smallest_visible_rate
+from prefloop.statistics.label_noise import error_rate
 from prefloop.statistics.pairwise import accuracy_with_ties, clustered_mcnemar
 from prefloop.types import Finding, Severity
 
@@ -93,8 +93,8 @@ def noise_finding(sticks: Yardsticks, agreement: PairAgreement | None, limits: T
 
 
 def _noise_of_annotators(agreement: PairAgreement, limits: Thresholds) -> Finding:
-    rate = flip_rate(agreement.value)
-    low, high = flip_rate(agreement.interval[1]), flip_rate(agreement.interval[0])
+    rate = error_rate(agreement.value)
+    low, high = error_rate(agreement.interval[1]), error_rate(agreement.interval[0])
     severity: Severity = "block" if low >= limits.noise_block else "warn" if rate >= limits.noise_warn else "ok"
     return Finding(
         name="label_noise",

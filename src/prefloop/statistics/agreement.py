@@ -89,19 +89,6 @@ def cohen_kappa(
     )
 
 
-def flip_rate(agreement: float) -> float:
-    """Share of wrong labels that two independent, equally noisy annotators have who agree on this share of pairs.
-
-    With flip rate e they agree with probability e^2 + (1 - e)^2, so e = (1 - sqrt(2 agreement - 1)) / 2; at an
-    agreement of 1/2 or less the labels say nothing: 1/2.
-
-    1 - e is the accuracy ceiling: no model agrees more often with one such label. Where pairs differ in how hard they
-    are it still bounds it, since sqrt is concave (Jensen).
-    """
-    assert 0 <= agreement <= 1, agreement
-    return (1 - math.sqrt(max(0.0, 2 * agreement - 1))) / 2
-
-
 def _coincidences(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """What one unit adds to the coincidence matrix: ordered pairs of its ratings / (ratings - 1)."""
     table: NDArray[np.float64] = (np.outer(counts, counts) - np.diag(counts)) / (counts.sum() - 1)
