@@ -151,7 +151,7 @@ def test_the_loop_of_the_readme_runs_as_it_stands(
     _write_pairs(Path("held-out.jsonl"), HALLS[:2])
     lines = _commands(_section("README.md", "## Your own data"))
     assert [split_words(line.split()[1:])[0] for line in lines] == [
-        *("data check", "train sft", "train reward", "reward eval", "train policy")
+        *("data check", "audit data", "train sft", "train reward", "reward eval", "train policy")
     ]
     # The smallest shapes that still run every line.
     shorter = {"train sft": TINY, "train policy": ["--num-steps", "1", "--max-new-tokens", "4"]}
