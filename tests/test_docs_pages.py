@@ -164,8 +164,10 @@ def test_the_loop_of_the_readme_runs_as_it_stands(
 
 
 def _write_pairs(path: Path, halls: tuple[str, ...]) -> None:
+    # The longer answer is right as often as the shorter one, or the audit would forbid to train on them.
+    wrong = {8: "No idea", 9: "Somebody must know that."}
     rows = [
-        {"prompt": f"When does {hall} Hall {number} open?", "chosen": f"At {number} sharp.", "rejected": "No idea"}
+        {"prompt": f"When does {hall} Hall {number} open?", "chosen": f"At {number} sharp.", "rejected": wrong[number]}
         for hall in halls
         for number in (8, 9)
     ]
