@@ -11,6 +11,7 @@ import importlib
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,14 @@ from benchmarks.peers.same import compare_round
 from benchmarks.start import configured
 from benchmarks.testbed import policy_folder, read_rows, write_rows
 from prefloop.models.chat import Chat, Encoded
-from prefloop.models.load import load_policy
+from prefloop.models.load import default_device, load_policy
+from prefloop.models.precision import computing_in
 from prefloop.rollout.engine import sample
 from prefloop.rundir import RunDir
 from prefloop.train.loop import TrainState, rows_of_step, stream_of_step
 from prefloop.train.randomness import seed_all
-from prefloop.types import InputError, Message
+from prefloop.types import Message
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-PRECISION: Mapping[str, list[str]] = {"fp32": []}
-"""The flags for each precision of compute."""
 LOSSES = {"sft": "sft/loss", "reward": "reward/loss", "dpo": "preference/loss"}
 MODULES = {"sft": "sft", "reward": "reward", "dpo": "preference"}
 SEED = 0
@@ -55,17 +54,15 @@ def main() -> None:
             train_policy(case, meter, answers, Path(scratch))
 
 
-def precision(case: Case) -> list[str]:
-    """Flags. Raises InputError for a precision that no command has."""
-    if case.dtype not in PRECISION:
-        raise InputError(f"no command computes in {case.dtype}", field="dtype")
-    return PRECISION[case.dtype]
+def computing(case: Case) -> AbstractContextManager[object]:
+    """The precision that `fit` would set for a step."""
+    return computing_in("bf16" if case.dtype == "bf16" else "fp32", default_device())
 
 
 def words_of(case: Case, scratch: Path) -> list[str]:
     """The command line that a user would type."""
     testbed = Path(case.testbed)
-    shared = [*precision(case), "--seed", str(SEED), "--out", str(scratch / "run")]
+    shared = ["--precision", case.dtype, "--seed", str(SEED), "--out", str(scratch / "run")]
     shared += ["--optimizer.lr", str(LEARNING_RATE), "--model", str(policy_folder(testbed, case.size, case.regime))]
     if case.job in OFFLINE:
         name = "demonstrations.jsonl" if case.job == "sft" else "pairs.jsonl"
@@ -111,7 +108,8 @@ def train_offline(case: Case, meter: Meter, scratch: Path) -> None:
         seed_all(config.seed)
         meter.ready(order=[row for step_rows in taken for row in step_rows])
         while True:
-            metrics = step(state)
+            with computing(case):
+                metrics = step(state)
             for row in taken[state.step]:
                 for key, number in sizes[row].items():
                     meter.counts[key] += number
@@ -176,7 +174,8 @@ def train_policy(case: Case, meter: Meter, answers: dict[str, Any], scratch: Pat
         answers["compare"] = lambda path: compare_round(trainer, state, Path(path))
         meter.ready(order=[row for step_rows in taken for row in step_rows])
         while True:
-            meter.counts["grad_norm"] = step(state)["policy/grad_norm"]
+            with computing(case):
+                meter.counts["grad_norm"] = step(state)["policy/grad_norm"]
             state.step += 1
             meter.step_done()
 
@@ -197,21 +196,20 @@ def generate(case: Case, meter: Meter) -> None:
     testbed = Path(case.testbed)
     model, chat = load_policy(policy_folder(testbed, case.size, case.regime))
     prompts = [chat.encode_prompt((Message("user", row["prompt"]),)) for row in read_rows(testbed / "prompts.jsonl")]
-    weights = DTYPES[case.dtype]
-    assert weights is torch.float32 or precision(case)
     per_step = math.ceil(case.batch / case.group)
     meter.ready(order=list(range(len(prompts))))
     for step in range(case.num_steps):
         chosen = [prompts[(step * per_step + place) % len(prompts)] for place in range(per_step)]
-        found = sample(
-            model,
-            [prompt for prompt in chosen for _ in range(case.group)],
-            max_new_tokens=case.new_tokens,
-            temperature=1.0,
-            stop_ids=[] if case.regime == "fixed" else chat.stop_ids,
-            pad_id=chat.pad_id,
-            seed=step,
-        )
+        with computing(case):
+            found = sample(
+                model,
+                [prompt for prompt in chosen for _ in range(case.group)],
+                max_new_tokens=case.new_tokens,
+                temperature=1.0,
+                stop_ids=[] if case.regime == "fixed" else chat.stop_ids,
+                pad_id=chat.pad_id,
+                seed=step,
+            )
         generated = sum(len(each.ids) for each in found)
         asked = sum(map(len, chosen))
         meter.counts |= {"generated": generated, "responses": generated, "prompts": asked}
