@@ -44,7 +44,9 @@ def main() -> None:
     torch.set_num_threads(case.threads)
     answers: dict[str, Any] = {}
     meter = Meter(threads=case.threads, answers=answers)
-    answers["gemm"] = lambda: {"gflops": peak_gflops(DTYPES[case.dtype], meter.clock)}
+    answers["gemm"] = lambda: {
+        "gflops": peak_gflops(torch.bfloat16 if case.dtype == "bf16" else torch.float32, meter.clock)
+    }
     with tempfile.TemporaryDirectory() as scratch:
         if case.job == "generation":
             generate(case, meter)
