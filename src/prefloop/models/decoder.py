@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 from prefloop.models.batching import TokenBatch
 from prefloop.models.fused import gated, normed, rms_norm, rotate, turn
-from prefloop.models.lora import linear_of
+from prefloop.models.lora import linear_of, side_by_side
 from prefloop.models.precision import compute_dtype
 from prefloop.models.stream import Span, Stream, stream_of
 
@@ -117,27 +117,31 @@ class _Pass:
 
     def inner(self, layer: Any, x: Tensor) -> Tensor:
         """A layer at every position of the stream: [N, d] to [N, d]."""
-        h = self._normed(layer.input_layernorm, x)
-        q = self._queries(layer, h, self.cos, self.sin)
-        return self._after_attention(layer, x, self.stream.attend(q, *self._keys_and_values(layer, h)))
+        h, attention = self._normed(layer.input_layernorm, x), layer.self_attn
+        q, k, v = side_by_side((attention.q_proj, attention.k_proj, attention.v_proj), h)
+        q, k = self._queries(layer, q, self.cos, self.sin), self._keys(layer, k)
+        return self._after_attention(layer, x, self.stream.attend(q, k, self._heads(v)))
 
     def last(self, layer: Any, x: Tensor, places: Tensor, span: Span) -> Tensor:
         """The last layer at the positions `places` [M] only, whose queries `span` describes: [N, d] to [M, d]."""
-        h = self._normed(layer.input_layernorm, x)
-        q = self._queries(layer, h[places], self.cos[places], self.sin[places])
-        return self._after_attention(layer, x[places], span.attend(q, *self._keys_and_values(layer, h)))
+        h, attention = self._normed(layer.input_layernorm, x), layer.self_attn
+        k, v = side_by_side((attention.k_proj, attention.v_proj), h)
+        q = self._queries(layer, attention.q_proj(h[places]), self.cos[places], self.sin[places])
+        return self._after_attention(layer, x[places], span.attend(q, self._keys(layer, k), self._heads(v)))
 
     def _normed(self, norm: nn.Module, x: Tensor) -> Tensor:
         return rms_norm(x, norm.get_parameter("weight"), self.shape.eps, self.dtype)
 
-    def _queries(self, layer: Any, h: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        q = layer.self_attn.q_proj(h).view(len(h), -1, self.shape.head_width)
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.shape.head_width))
+
+    def _queries(self, layer: Any, q: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        q = self._heads(q)
         return rotate(self._normed_heads(layer.self_attn.q_norm, q) if self.norms_heads else q, cos, sin)
 
-    def _keys_and_values(self, layer: Any, h: Tensor) -> tuple[Tensor, Tensor]:
-        attention = layer.self_attn
-        k, v = (part(h).view(len(h), -1, self.shape.head_width) for part in (attention.k_proj, attention.v_proj))
-        return rotate(self._normed_heads(attention.k_norm, k) if self.norms_heads else k, self.cos, self.sin), v
+    def _keys(self, layer: Any, k: Tensor) -> Tensor:
+        k = self._heads(k)
+        return rotate(self._normed_heads(layer.self_attn.k_norm, k) if self.norms_heads else k, self.cos, self.sin)
 
     def _normed_heads(self, norm: nn.Module, x: Tensor) -> Tensor:
         return rms_norm(x, norm.get_parameter("weight"), self.shape.eps)

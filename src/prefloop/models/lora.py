@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import peft
 import torch
+import torch.nn.functional as F
 from peft.tuners.lora import Linear as AdaptedLinear
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -123,6 +124,16 @@ def linear_of(module: nn.Module) -> nn.Linear:
     layer = module.get_base_layer() if isinstance(module, AdaptedLinear) else module
     assert isinstance(layer, nn.Linear)
     return layer
+
+
+def side_by_side(modules: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, ...]:
+    """What linear layers give of the same x: one product of their joined weights, where none has an adapter."""
+    plain = [module for module in modules if isinstance(module, nn.Linear)]
+    if len(plain) < len(modules):
+        return tuple(module(x) for module in modules)
+    weight = torch.cat([module.weight for module in plain])
+    bias = None if plain[0].bias is None else torch.cat([module.bias for module in plain])
+    return F.linear(x, weight, bias).split([module.out_features for module in plain], dim=-1)
 
 
 def _matrices(layer: AdaptedLinear) -> tuple[nn.Linear, nn.Linear]:

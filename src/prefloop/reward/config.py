@@ -149,7 +149,7 @@ class RewardServeConfig(Section):
     """Largest request."""
     max_batch: PositiveInt = 1024
     """Most responses in one request."""
-    token_budget: PositiveInt = 4096
+    token_budget: PositiveInt = 2048
     """Padded tokens of a micro-batch; memory grows with it, results do not depend on it."""
     scoring: ScoringConfig = ScoringConfig()
     """Ensembles and reward servers that stand behind this one."""

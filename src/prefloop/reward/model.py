@@ -21,7 +21,7 @@ class RewardModel:
     """A sequence classifier as a scorer. Scores are normalised by `reward_mean` and `reward_std` of its config."""
 
     def __init__(
-        self, model: PreTrainedModel, chat: Chat, *, version: str, token_budget: int = 4096, path: Path | None = None
+        self, model: PreTrainedModel, chat: Chat, *, version: str, token_budget: int = 2048, path: Path | None = None
     ) -> None:
         self.model, self.chat, self.version, self.token_budget = model.eval(), chat, version, token_budget
         self.path = path

@@ -116,7 +116,7 @@ def load_scorer(
     spec: str | Sequence[str],
     *,
     device: torch.device,
-    token_budget: int = 4096,
+    token_budget: int = 2048,
     settings: ScoringConfig = DEFAULT,
     refuse_idle: bool = True,
 ) -> Scorer:

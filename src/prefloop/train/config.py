@@ -71,7 +71,7 @@ class TrainConfig(Section):
     """Steps between checkpoints; a killed run goes on from the newest. Ctrl-C writes one before it stops."""
     keep_checkpoints: PositiveInt = 2
     """How many of the newest checkpoints stay on disk."""
-    token_budget: PositiveInt = 4096
+    token_budget: PositiveInt = 2048
     """Padded tokens of a micro-batch; memory grows with it, results do not depend on it."""
     precision: Precision = "fp32"
     """What linear layers and attention compute in, training and sampling; weights and optimisers stay fp32."""
