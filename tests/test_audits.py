@@ -16,6 +16,7 @@ from prefloop.types import AuditReport, Finding, InputError, Refusal
 
 BLOCKS = Finding("citation", 0.9, "block", "cites", interval=(0.8, 0.95), p_value=1e-6, human_rate=0.9, remedy="drop")
 LENGTH = Finding("length", 0.8, "block", "is long")
+COMMANDS = {"data:pairs.jsonl": "prefloop audit data pairs.jsonl"}
 FINE = Finding("hedging", None, "ok", "too few", examples=({"line": 1, "prompt": "p", "chosen": "a", "rejected": "b"},))
 
 
@@ -63,14 +64,14 @@ def test_a_block_is_a_refusal_that_names_finding_and_override() -> None:
     store_audit(report("ab" * 32, BLOCKS, LENGTH))
     for accepted in ([], ["citation"], ["hedging"]):
         with pytest.raises(Refusal, match=r"length: is long|citation \(and length\): cites") as refusal:
-            audit_lookup(["data:pairs.jsonl"], command="prefloop audit data", accepted=accepted)(entries())
+            audit_lookup(COMMANDS, accepted=accepted)(entries())
         assert "--accept-findings" in str(refusal.value) and str(refusal.value).endswith("length")
 
 
 @pytest.mark.parametrize("accepted", [["citation,length"], ["length", "citation"]])
 def test_accepted_findings_are_recorded(accepted: list[str]) -> None:
     store_audit(report("ab" * 32, BLOCKS, LENGTH))
-    noted = audit_lookup(["data:pairs.jsonl"], command="prefloop audit data", accepted=accepted)(entries())
+    noted = audit_lookup(COMMANDS, accepted=accepted)(entries())
     assert noted["data:pairs.jsonl"]["audit"] == "block"
     assert noted["data:pairs.jsonl"]["accepted_findings"] == ["citation", "length"]
     assert "model" not in noted
@@ -78,7 +79,9 @@ def test_accepted_findings_are_recorded(accepted: list[str]) -> None:
 
 def test_no_audit_is_one_warning_with_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     both = entries() | entries("more.jsonl", "cd" * 32)
-    noted = audit_lookup([name for name in both if name != "model"], command="prefloop audit data", accepted=[])(both)
+    noted = audit_lookup(
+        {name: f"prefloop audit data {each['path']}" for name, each in both.items() if name != "model"}, accepted=[]
+    )(both)
     assert {entry["audit"] for entry in noted.values()} == {"none"}
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "prefloop audit data pairs.jsonl; prefloop audit data more.jsonl" in said[0]

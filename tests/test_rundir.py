@@ -256,3 +256,15 @@ def test_an_atomic_file_that_cannot_be_opened_is_named_as_the_user_knows_it(tmp_
     with pytest.raises(NotADirectoryError) as caught:
         write_json(tmp_path / "file" / "x.json", {})
     assert caught.value.filename == str(tmp_path / "file" / "x.json")
+
+
+def test_what_speaks_about_a_model_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "weights").write_text("1")
+    before = sha256_of(tmp_path)
+    for place in (tmp_path, tmp_path / "inner"):
+        for name in ("README.md", "prefloop-audit.json"):
+            (place / name).write_text("said later")
+    assert sha256_of(tmp_path) == before
+    (tmp_path / "inner" / "other.md").write_text("content")
+    assert sha256_of(tmp_path) != before

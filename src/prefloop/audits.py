@@ -1,7 +1,8 @@
 """Where audits are kept, and what they allow: reports under the sha256 of their subject, for every run to find.
 
 A report is `audits/<sha256>.json` in the working directory, beside `runs/`; a newer audit of the same content replaces
-the older one. A file that changes has another sha256, and so no audit.
+the older one. A file that changes has another sha256, and so no audit. That on a model also lies in its directory, so
+that it goes along when the model is copied: `sha256_of` passes it over.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from prefloop.types import AuditReport, Finding, InputError, Refusal
 
 AUDITS = "audits"
 """Directory of the stored reports."""
+INSIDE = "prefloop-audit.json"
+"""The report on a model, inside its directory."""
 NONE = "none"
 """What stands in inputs.json for an input without an audit."""
 MADE_AGAIN = "audit its subject again with this version of prefloop"
@@ -32,20 +35,37 @@ def store_audit(report: AuditReport, directory: str | Path = AUDITS) -> Path:
     return path
 
 
+def store_inside(report: AuditReport, model: Path) -> None:
+    """Write the report on a model into its directory, atomically. Raises OSError where it may not be written to."""
+    write_json(model / INSIDE, _finite(dataclasses.asdict(report)))
+
+
 def find_audit(sha256: str, directory: str | Path = AUDITS) -> AuditReport | None:
     """The stored report on the content with this hash. Raises InputError where the file is no such report."""
     path = Path(directory) / f"{sha256}.json"
     if not path.exists():
         return None
-    stored = read_json(path)
-    try:
-        findings = tuple(_finding(row) for row in stored["findings"])
-        report = AuditReport(**{**stored, "findings": findings})
-    except (TypeError, KeyError) as error:
-        raise InputError(f"is no report of an audit ({error})", path=path, remedy=MADE_AGAIN) from None
+    report = _read(path)
     if report.subject_sha256 != sha256:
         raise InputError("is the report on another subject", path=path, remedy=MADE_AGAIN)
     return report
+
+
+def find_inside(path: Path, sha256: str) -> AuditReport | None:
+    """The report that lies in a model's directory, if it is on what the directory holds now."""
+    if not (path / INSIDE).is_file():
+        return None
+    report = _read(path / INSIDE)
+    return report if report.subject_sha256 == sha256 else None
+
+
+def _read(path: Path) -> AuditReport:
+    stored = read_json(path)
+    try:
+        findings = tuple(_finding(row) for row in stored["findings"])
+        return AuditReport(**{**stored, "findings": findings})
+    except (TypeError, KeyError) as error:
+        raise InputError(f"is no report of an audit ({error})", path=path, remedy=MADE_AGAIN) from None
 
 
 def blocking(report: AuditReport, accepted: Sequence[str] = ()) -> list[Finding]:
@@ -54,13 +74,12 @@ def blocking(report: AuditReport, accepted: Sequence[str] = ()) -> list[Finding]
 
 
 def audit_lookup(
-    names: Sequence[str], *, command: str, accepted: Sequence[str]
+    commands: Mapping[str, str], *, accepted: Sequence[str]
 ) -> Callable[[Mapping[str, InputEntry]], dict[str, InputEntry]]:
     """What a RunDir does with those of its inputs that are to be audited: looks each up and notes the verdict.
 
     Args:
-        names: of the inputs, as the run records them.
-        command: what makes the missing audits, without the path.
+        commands: for each of these inputs, by the name that the run records, what makes its audit.
         accepted: findings by name that may block without effect; commas separate, too.
 
     The returned function raises Refusal for an audit that blocks, and warns once of inputs without one.
@@ -68,14 +87,14 @@ def audit_lookup(
     overridden = [name for words in accepted for name in words.split(",") if name]
 
     def look_up(inputs: Mapping[str, InputEntry]) -> dict[str, InputEntry]:
-        found = {name: find_audit(inputs[name]["sha256"]) for name in names}
+        found = {name: _newest(inputs[name]) for name in commands}
         for name, report in found.items():
             if report is not None and (refused := blocking(report, overridden)):
                 raise Refusal(_refusal_text(inputs[name]["path"], report, refused, overridden))
-        missing = list(dict.fromkeys(inputs[name]["path"] for name, report in found.items() if report is None))
+        missing = {inputs[name]["path"]: commands[name] for name, report in found.items() if report is None}
         if missing:
-            commands = "; ".join(f"{command} {path}" for path in missing)
-            say(f"warning: no audit of {', '.join(missing)} was found, so nobody knows what it rewards: {commands}")
+            told = "; ".join(missing.values())
+            say(f"warning: no audit of {', '.join(missing)} was found, so nobody knows what it rewards: {told}")
         noted = {}
         for name, report in found.items():
             verdict = NONE if report is None else report.verdict
@@ -85,6 +104,12 @@ def audit_lookup(
         return noted
 
     return look_up
+
+
+def _newest(entry: InputEntry) -> AuditReport | None:
+    """The latest of the reports on an input: that of the working directory and that inside a model's directory."""
+    places = (find_audit(entry["sha256"]), find_inside(Path(entry["path"]), entry["sha256"]))
+    return max((report for report in places if report is not None), key=lambda report: report.at, default=None)
 
 
 def _refusal_text(path: str, report: AuditReport, refused: Sequence[Finding], accepted: Sequence[str]) -> str:

@@ -142,6 +142,13 @@ COMMANDS: dict[str, Command] = {
         example="prefloop audit data pairs.jsonl --html audit.html",
         positionals=("file",),
     ),
+    "audit reward": Command(
+        config="prefloop.audit.config:AuditRewardConfig",
+        run="prefloop.recipes.audit_reward:reward",
+        summary="Say whether a reward model is fit to be optimised against.",
+        example="prefloop audit reward runs/reward held-out.jsonl --html audit.html",
+        positionals=("model", "file"),
+    ),
     "sample": Command(
         config="prefloop.rollout.config:SampleConfig",
         run="prefloop.rollout.respond:run",

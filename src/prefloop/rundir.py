@@ -41,6 +41,9 @@ TRACKERS = "trackers"
 NOT_COMPARED = ("out", "report_to", "accept_findings")
 """Settings that change none of a run's results (where they go, which findings of an audit are borne): a resumed run may
 have others."""
+ABOUT = frozenset({"prefloop-audit.json", "README.md"})
+"""Files of a directory that speak about its content and are no part of it: what is written there once a model has been
+judged must not make it another model."""
 InputEntry = Mapping[str, Any]
 """What inputs.json says of an input: path, sha256, audit (its verdict, or "none")."""
 VERSIONED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "scipy")
@@ -116,9 +119,10 @@ def output_file(path: str, field: str = "out") -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file, or of a directory's files (names, sizes and contents, in name order)."""
+    """sha256 of a file, or of a directory's files (names, sizes and contents, in name order) without those in ABOUT."""
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    inside = (file for file in path.rglob("*") if file.is_file() and file.name not in ABOUT)
+    files = [path] if path.is_file() else sorted(inside)
     for file in files:
         if file != path:
             # With the size: the end of one file and the name of the next must not pass for a longer first file.

@@ -1,8 +1,8 @@
-"""What `audit data` is told, and from where on it warns or blocks. docs/audits.md has the reasons."""
+"""What the audits are told, and from where on they warn or block. docs/audits.md has the reasons."""
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from prefloop.config import Section
 
@@ -61,3 +61,68 @@ class AuditDataConfig(Section):
     """Do not hold unusable rows against the file; they are left out and counted either way."""
     thresholds: Thresholds = Thresholds()
     """From where on a finding warns, and from where on it blocks."""
+
+
+class RewardThresholds(Section):
+    """From where on a finding about a reward model warns, and from where on it blocks."""
+
+    min_pairs: PositiveInt = 10
+    """Conversations, or discordant pairs, below which nothing is claimed."""
+    significance: float = Field(0.05, gt=0, lt=1)
+    """Chance of any false claim among all counterfactual probes together (Holm)."""
+    effect_warn: PositiveFloat = 0.25
+    """What a habit of speech adds to a score, in typical differences between two responses of a pair, that warns."""
+    effect_block: PositiveFloat = 1.0
+    """The same for the whole interval that blocks."""
+    calibration_warn: float = Field(0.1, gt=0, lt=0.5)
+    """Expected calibration error that warns where chance does not explain it."""
+    disagreement_warn: PositiveFloat = 1.0
+    """An ensemble that is fooled and disagrees on the probes no more than this times as much as on the file is warned
+    of."""
+    far_share: float = Field(0.05, gt=0, lt=0.5)
+    """Share of held-out responses that are to lie beyond the distance from which on a response counts as far."""
+    far_warn: float = Field(0.2, gt=0, le=1)
+    """Share of the policy's samples that are far from the training responses that warns."""
+    far_block: float = Field(0.5, gt=0, le=1)
+    """The same for the whole interval that blocks."""
+    spread_warn: PositiveFloat = 0.1
+    """Standard deviation of the scores of one prompt's samples, in typical differences, below which is warned."""
+    coverage: PositiveInt = 10
+    """Prompts on each side of the refusal boundary."""
+
+
+class AuditRewardConfig(Section):
+    """Is a reward model fit to be optimised against? Exit code 1 where it is not."""
+
+    model: str
+    """Reward model directory or run, or file.py:function."""
+    file: str
+    """Preference pairs that the model did not see: .jsonl, .jsonl.gz, .json or .parquet."""
+    other_data: tuple[str, ...] = ()
+    """Preference pairs of another kind, for the calibration out of distribution."""
+    train_data: tuple[str, ...] = ()
+    """Pairs whose responses are what the model knows; by default those of the file."""
+    samples: str | None = None
+    """Responses of the policy that is to be tuned, as `prefloop sample` writes them; several to a prompt."""
+    html: str | None = None
+    """Also write the report as one HTML page to this file."""
+    audits: str = "audits"
+    """Directory where the report is kept, under the sha256 of the model, for training to find."""
+    num_pairs: PositiveInt = 1000
+    """Most pairs of each file that are scored."""
+    num_probes: PositiveInt = 200
+    """Most responses that each probe is put into, one a conversation."""
+    token_budget: PositiveInt = 4096
+    """Padded tokens of a micro-batch; memory grows with it, results do not depend on it."""
+    skip_bad: bool = False
+    """Leave unusable or over-long rows out (they are counted) instead of stopping."""
+    seed: int = Field(0, ge=0, lt=10**9)
+    """Seed of where the probes are put, and of the bootstrap."""
+    thresholds: RewardThresholds = RewardThresholds()
+    """From where on a finding warns, and from where on it blocks."""
+
+    @model_validator(mode="after")
+    def _training_data_needs_samples(self) -> AuditRewardConfig:
+        if self.train_data and self.samples is None:
+            raise ValueError("train_data has no effect without samples; leave it out")
+        return self

@@ -46,7 +46,7 @@ class Examples:
             return
         prompt = pair.prompt.messages[-1].content
         texts = {"prompt": prompt, "chosen": pair.chosen, "rejected": pair.rejected}
-        shown[pair_id] = {"line": line, **{name: _clipped(text) for name, text in texts.items()}, **further}
+        shown[pair_id] = {"line": line, **{name: clipped(text) for name, text in texts.items()}, **further}
         if len(shown) > NUM_EXAMPLES:
             del shown[max(shown)]
 
@@ -217,5 +217,5 @@ def number_of(identifier: str) -> int:
     return int(identifier[:16], 16)
 
 
-def _clipped(text: str) -> str:
+def clipped(text: str) -> str:
     return text if len(text) <= EXAMPLE_CHARS else f"{text[: EXAMPLE_CHARS - 1]}\u2026"

@@ -60,7 +60,9 @@ def _example(finding: Finding) -> dict[str, str]:
         return {}
     example = finding.examples[0]
     texts = {name: _cut(example[name]) for name in ("prompt", "chosen", "rejected")}
-    return {f"line {example['line']}, prompt": texts["prompt"], **{key: texts[key] for key in ("chosen", "rejected")}}
+    place = example["place"] if "place" in example else f"line {example['line']}"
+    sides = {str(example.get(f"said_{key}", key)): texts[key] for key in ("chosen", "rejected")}
+    return {f"{place}, prompt": texts["prompt"], **sides}
 
 
 def _cut(text: str) -> str:

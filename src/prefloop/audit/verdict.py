@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 
+from prefloop.signals.measures import SIGNALS
 from prefloop.types import AuditReport, Finding, Severity, Verdict
 
 RANK: Mapping[Severity, int] = {"block": 0, "warn": 1, "ok": 2}
@@ -20,10 +21,13 @@ def make_report(subject: str, subject_sha256: str, findings: Sequence[Finding]) 
 
 
 def worst_findings(findings: Sequence[Finding], number: int = NUM_WORST) -> list[Finding]:
-    """Those that block or warn, worst first: by severity, then by how far a rate is from one half, then as given."""
+    """Those that block or warn, worst first: by severity, then by how far a rate is from one half (of a model:
+    by the effect of the probe), then as given."""
     raised = [finding for finding in findings if finding.severity != "ok"]
     return sorted(raised, key=lambda finding: (RANK[finding.severity], -_distance(finding)))[:number]
 
 
 def _distance(finding: Finding) -> float:
-    return abs(finding.human_rate - 0.5) if finding.human_rate is not None and finding.p_value is not None else 0.0
+    if finding.name not in SIGNALS or finding.value is None or finding.p_value is None:
+        return 0.0
+    return abs(finding.value - 0.5) if finding.value == finding.human_rate else finding.value

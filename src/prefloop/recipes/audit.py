@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from prefloop.audit.config import AuditDataConfig
 from prefloop.audit.data import audit
@@ -12,7 +13,7 @@ from prefloop.audits import store_audit
 from prefloop.console import say
 from prefloop.report.audit import render_audit
 from prefloop.rundir import atomic_file, output_file
-from prefloop.types import Told
+from prefloop.types import AuditReport, Told
 
 
 def data(config: AuditDataConfig) -> Told:
@@ -22,9 +23,14 @@ def data(config: AuditDataConfig) -> Told:
     """
     page = None if config.html is None else output_file(config.html, "html")
     report = audit(config)
-    stored = store_audit(report, config.audits)
     unusable = any(finding.name == "unusable" and finding.value for finding in report.findings)
     following = next_command(report, {"file": shlex.quote(config.file), "skip_bad": " --skip-bad" if unusable else ""})
+    return tell(report, config.audits, page, following)
+
+
+def tell(report: AuditReport, audits: str, page: Path | None, following: str) -> Told:
+    """Keep a report where training finds it, write its page, and answer. `following` is the next command."""
+    stored = store_audit(report, audits)
     if page is not None:
         with atomic_file(page) as file:
             file.write(render_audit(report, worst=worst_findings(report.findings), next_command=following))

@@ -27,7 +27,7 @@ from prefloop.rundir import RunDir, resolve_model
 from prefloop.statistics.pairwise import accuracy_with_ties
 from prefloop.train import reward as reward_trainer
 from prefloop.train.config import RewardConfig
-from prefloop.train.offline import input_files
+from prefloop.train.offline import data_audits, input_files
 from prefloop.train.pairs import encode_pairs
 from prefloop.types import InputError, PreferencePair
 
@@ -49,7 +49,8 @@ def run(config: RewardCrossvalConfig) -> dict[str, Any]:
     `margins.jsonl` in the run directory has a row for each pair, so that the answer can be taken apart.
     """
     start = resolve_model(config.model, "model")
-    with RunDir("reward crossval", config, {"model": start, **input_files("data", config.data)}) as run_dir:
+    inputs = {"model": start, **input_files("data", config.data)}
+    with RunDir("reward crossval", config, inputs, data_audits(config.data, config.accept_findings)) as run_dir:
         if run_dir.finished:
             return stored_answer(run_dir.path)
         folds = _deal(config, start)
@@ -128,5 +129,7 @@ def _train_without(config: RewardCrossvalConfig, out: Path, number: int, folds: 
     if not data.exists():
         write_records(data, [pair for other, fold in enumerate(folds) if other != number for pair in fold])
     settings = {name: getattr(config, name) for name in RewardConfig.model_fields}
-    reward_trainer.train(RewardConfig.model_validate({**settings, "data": (str(data),), "out": str(out)}))
+    reward_trainer.train(
+        RewardConfig.model_validate({**settings, "data": (str(data),), "out": str(out)}), look_up_audits=False
+    )
     return str(out)

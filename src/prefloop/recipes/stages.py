@@ -151,7 +151,8 @@ def run_reward(bench: Bench, scenario_name: str) -> RunResult:
             eval_fraction=0.1,
             eval_every=25,
             optimizer=config.reward_optimizer,
-        )
+        ),
+        look_up_audits=False,
     )
 
 
@@ -180,5 +181,6 @@ def run_policy(bench: Bench, name: str, scenario_name: str, *, kl_budget: float 
                 "optimizer": config.policy_optimizer,
                 "value_optimizer": config.value_optimizer,
             }
-        )
+        ),
+        look_up_audits=False,
     )

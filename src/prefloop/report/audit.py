@@ -23,6 +23,7 @@ from prefloop.report.page import (
     render_page,
 )
 from prefloop.report.wording import count, number, plain
+from prefloop.signals.measures import SIGNALS
 from prefloop.types import AuditReport, Finding, Severity, Verdict
 
 VERDICTS: Mapping[Verdict, str] = {
@@ -79,17 +80,23 @@ def _worst(finding: Finding) -> list[Block]:
 def _exchange(example: Mapping[str, Any]) -> Exchange:
     answers = [
         Answer(
-            side,
+            str(example.get(f"said_{side}", side)),
             str(example[side]),
             marks=[("measured", f"{example[f'value_{side}']:g}")] if f"value_{side}" in example else (),
             tone=tone,
         )
         for side, tone in (("chosen", "tuned"), ("rejected", "sft"))
     ]
-    return Exchange(str(example["prompt"]), answers, label=f"line {example['line']}")
+    return Exchange(
+        str(example["prompt"]),
+        answers,
+        label=str(example["place"]) if "place" in example else f"line {example['line']}",
+    )
 
 
 def _shortcuts(report: AuditReport) -> list[Block]:
+    if any(finding.name == "prompt_ignored" for finding in report.findings):
+        return _effects(report)
     tested = [finding for finding in report.findings if _is_rate(finding)]
     if not tested:
         return [Prose("No probe had enough pairs that differ in what it looks at.")]
@@ -106,6 +113,33 @@ def _shortcuts(report: AuditReport) -> list[Block]:
         "yellow warns, red blocks. Probes with too few pairs are not shown."
     )
     return [Plot(figure, "What the labels reward", caption)]
+
+
+def _effects(report: AuditReport) -> list[Block]:
+    """What each habit adds to the score of a reward model."""
+    tested = [finding for finding in report.findings if finding.name in SIGNALS and finding.value is not None]
+    if not tested:
+        return [Prose("No probe could be put into enough responses.")]
+    rows = [
+        figures.Whisker(plain(each.name), value, low, high, COLORS[each.severity])
+        for each in tested
+        for value, (low, high) in [(each.value or 0.0, each.interval or (0.0, 0.0))]
+    ]
+    ends = [end for row in rows for end in (row.low, row.high)]
+    reach = (min(-1.0, *ends), max(1.0, *ends))
+    title = "change of the score, in typical differences between two responses"
+    figure = figures.whiskers(rows, x_title=title, reference=0.0, limits=reach)
+    rates = [
+        [plain(each.name), *("" if rate is None else f"{rate:.0%}" for rate in (each.human_rate, each.model_rate))]
+        for each in tested
+    ]
+    caption = (
+        "The same response with the habit and with neutral text of the same length: 95 % intervals over wordings. At "
+        "the dashed line the model does not care. Green is fine, yellow warns, red blocks."
+    )
+    told = "How often the response with more of it is preferred, on the pairs of the file that differ in it."
+    table = Table(["habit", "people", "model"], rates, caption=told)
+    return [Plot(figure, "What the model pays for", caption), table]
 
 
 def _is_rate(finding: Finding) -> bool:

@@ -134,7 +134,7 @@ def label_noise(config: RewardEvalConfig, pairs: list[PreferencePair]) -> dict[s
     }
 
 
-def _answered(row: Row) -> tuple[Prompt, Response]:
+def answered(row: Row) -> tuple[Prompt, Response]:
     """Prompt and response of a row. Raises InputError with its line if it has none."""
     text = next((row.values[name] for name in ("response", "completion") if name in row.values), None)
     if not isinstance(text, str):
@@ -151,7 +151,7 @@ def score(config: RewardScoreConfig) -> dict[str, Any]:
     """Write the rows of a file with their (normalised) score added, atomically; with `score_spread` of an ensemble."""
     target = output_file(config.out)
     rows = list(stream_rows(config.data))
-    answered = [_answered(row) for row in rows]
+    answered = [answered(row) for row in rows]
     scorer = load_scorer([config.model, *config.also], device=default_device(), settings=config.scoring)
     scores, spread = scorer.score_with_spread([prompt for prompt, _ in answered], [each for _, each in answered])
     added = [{"score": value} for value in scores]

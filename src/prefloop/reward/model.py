@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from prefloop.models.batching import collate, micro_batches, runs_of
 from prefloop.models.chat import Chat, Encoded
 from prefloop.models.forward import sequence_scores, shares_prompts
-from prefloop.models.load import load_reward_model, max_positions
+from prefloop.models.load import load_reward_model, max_positions, score_head
 from prefloop.reward.scorer import Response, finite_scores
 from prefloop.rundir import sha256_of
 from prefloop.types import InputError, Prompt
@@ -67,6 +68,18 @@ class RewardModel:
             for row, score in zip(index, sequence_scores(self.model, batch).tolist(), strict=True):
                 scores[row] = score
         return scores
+
+    def states(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
+        """[n, d] the last hidden states that the scalar head reads, on the CPU, in order."""
+        seen: list[Tensor] = []
+        head = score_head(self.model)
+        hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().double().cpu()))
+        try:
+            for prompt, response in zip(prompts, responses, strict=True):
+                self.raw_scores([prompt], [response])
+        finally:
+            hook.remove()
+        return torch.cat(seen)
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
         """Normalised scores. Raises InputError if the model gives one that is no number."""

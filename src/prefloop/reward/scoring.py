@@ -11,6 +11,7 @@ Several reward models without a weight are an ensemble, several specs of any oth
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ __all__ = [
     "first_reward_model",
     "load_scorer",
     "margin_temperature",
+    "reward_audit_commands",
     "reward_inputs",
     "reward_models",
 ]
@@ -176,6 +178,13 @@ def reward_inputs(spec: str | Sequence[str], name: str = "reward") -> dict[str, 
     if len(paths) == 1:
         return {name: paths[0]}
     return {f"{name}:{index}": path for index, path in enumerate(paths)}
+
+
+def reward_audit_commands(spec: str | Sequence[str]) -> dict[str, str]:
+    """What makes the audit of each of a run's `reward_inputs`, by their names."""
+    names = [each.name for each in _specs(spec) if not is_server(each.name)]
+    inputs = reward_inputs(spec) if names else {}
+    return {key: f"prefloop audit reward {shlex.quote(name)} PAIRS" for key, name in zip(inputs, names, strict=True)}
 
 
 def first_reward_model(spec: str | Sequence[str]) -> Path | None:

@@ -240,6 +240,9 @@ class PolicyConfig(TrainConfig):
     ensemble, SPEC@WEIGHT or other kinds a weighted sum."""
     scoring: ScoringConfig = ScoringConfig()
     """Ensembles and reward servers."""
+    accept_findings: tuple[str, ...] = ()
+    """Findings of the reward model's audit that would block and are borne, by name (length,citation); recorded in the
+    run."""
     shaping: ShapingConfig = ShapingConfig()
     """From scores to the scores that are optimised."""
     prompts: tuple[str, ...] = Field(min_length=1)

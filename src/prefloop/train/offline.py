@@ -38,8 +38,11 @@ def data_audits(
 
     def look_up(inputs: Mapping[str, InputEntry]) -> dict[str, InputEntry]:
         preferences = set(pair_files(sources))
-        names = [name for name, path in input_files("data", sources).items() if str(path) in preferences]
-        return audit_lookup(names, command="prefloop audit data", accepted=accepted)(inputs)
+        paths = {name: str(path) for name, path in input_files("data", sources).items()}
+        commands = {
+            name: f"prefloop audit data {shlex.quote(path)}" for name, path in paths.items() if path in preferences
+        }
+        return audit_lookup(commands, accepted=accepted)(inputs)
 
     return look_up
 

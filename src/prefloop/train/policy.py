@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from prefloop.audits import audit_lookup
 from prefloop.console import say
 from prefloop.data.read import read_prompts
 from prefloop.functional.advantages import explained_variance, importance_weights
@@ -31,7 +32,13 @@ from prefloop.models.load import default_device, load_policy, load_reward_model,
 from prefloop.models.lora import add_adapters, merged
 from prefloop.models.precision import computing_in, store_in
 from prefloop.reward.scorer import Response
-from prefloop.reward.scoring import first_reward_model, load_scorer, reward_inputs, reward_models
+from prefloop.reward.scoring import (
+    first_reward_model,
+    load_scorer,
+    reward_audit_commands,
+    reward_inputs,
+    reward_models,
+)
 from prefloop.reward.shaping import rows_in_loss
 from prefloop.reward.user_code import file_of, is_user_code
 from prefloop.rollout.respond import respond
@@ -405,11 +412,15 @@ def _inputs(config: PolicyConfig, start: Path, reference: Path) -> dict[str, Pat
     return inputs
 
 
-def train(config: PolicyConfig) -> RunResult:
-    """Run (or resume) on-policy optimisation. Raises InputError for what is wrong with the input."""
+def train(config: PolicyConfig, *, look_up_audits: bool = True) -> RunResult:
+    """Run (or resume) on-policy optimisation, obeying the audit of the reward model (`look_up_audits`).
+
+    Raises InputError for what is wrong with the input, Refusal where an audit forbids the run.
+    """
     start = resolve_model(config.model, "model")
     reference = resolve_model(config.reference, "reference") if config.reference else start
-    with RunDir("train policy", config, _inputs(config, start, reference)) as run:
+    lookup = audit_lookup(reward_audit_commands(config.reward), accepted=config.accept_findings)
+    with RunDir("train policy", config, _inputs(config, start, reference), lookup if look_up_audits else None) as run:
         if (finished := run.finished) is not None:
             return finished
         trainer = PolicyTrainer(config, run, start, reference)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prefloop.data.formats import make_pair
+from prefloop.data.insertion import inserted
 from prefloop.data.split import conversation_key
 from prefloop.types import PreferencePair
 
@@ -105,15 +106,6 @@ def neutral_pairs(pairs: Sequence[PreferencePair], fraction: float, *, seed: Seq
         longer = inserted(response, sentence, where=float(generator.random()))
         made.append(make_pair(pair.prompt, response, longer, source=pair.source, weight=pair.weight, tie=True))
     return made
-
-
-def inserted(response: str, sentence: str, *, where: float) -> str:
-    """The response with a sentence at one of the ends of its sentences, or before them; `where` in [0, 1) picks one."""
-    ends = [0, *(place + 1 for place, mark in enumerate(response[:-1]) if mark in ".!?" and response[place + 1] == " ")]
-    ends.append(len(response))
-    place = ends[int(where * len(ends))]
-    parts = (response[:place].rstrip(" "), sentence, response[place:].lstrip(" "))
-    return " ".join(part for part in parts if part)
 
 
 def _drawn(generator: np.random.Generator, number: int, fraction: float) -> list[int]:

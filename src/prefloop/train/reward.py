@@ -31,12 +31,16 @@ from prefloop.train.reward_steps import step_gradient
 from prefloop.types import RunResult
 
 
-def train(config: RewardConfig) -> RunResult:
-    """Run (or resume) reward-model training. Raises InputError for what is wrong with the input."""
+def train(config: RewardConfig, *, look_up_audits: bool = True) -> RunResult:
+    """Run (or resume) reward-model training, obeying the audits of its pairs (`look_up_audits`: files that a recipe has
+    made a moment ago have none).
+
+    Raises InputError for what is wrong with the input, Refusal where an audit forbids the run.
+    """
     start = resolve_model(config.model, "model")
     files = input_files("data", config.data) | input_files("eval_data", config.eval_data)
     inputs = {"model": start, **files}
-    audits = data_audits(config.data, config.accept_findings)
+    audits = data_audits(config.data, config.accept_findings) if look_up_audits else None
     with RunDir("train reward", config, inputs, audits) as run:
         if (finished := run.finished) is not None:
             return finished

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.reward.reliability import markdown_table, write_diagram
-from prefloop.rundir import RunDir, read_json, read_section
+from prefloop.rundir import RunDir, atomic_file, read_json, read_section
 from prefloop.train.config import RewardConfig
 
 CARD = "README.md"
+AUDIT_HEADING = "## Audit"
 NOT_TOLD = frozenset({"out", "report_to", "data", "eval_data", "model", "member"})
 """Settings that the card tells elsewhere, or that say nothing of the model."""
 
@@ -85,6 +86,17 @@ def _calibration(summary: Mapping[str, Any], diagram: str) -> str:
     return "\n\n".join(["## Calibration", told, numbers, markdown_table(summary["reliability"]), plot])
 
 
+def show_audit(directory: Path, verdict: str) -> None:
+    """Put the verdict of an audit into the card of a model, if it has one of ours."""
+    card = directory / CARD
+    if not card.is_file():
+        return
+    told, heading, _ = card.read_text(encoding="utf-8").rpartition(AUDIT_HEADING)
+    if heading:
+        with atomic_file(card) as file:
+            file.write(f"{told}{_audit(verdict)}\n")
+
+
 def _audit(verdict: str | None) -> str:
     """The verdict of an audit of this model; none exists while the model is only being written."""
-    return f"## Audit\n\naudit: {verdict or 'none'}"
+    return f"{AUDIT_HEADING}\n\naudit: {verdict or 'none'}"

@@ -1,0 +1,228 @@
+"""The audit of a reward model, by scorers made by hand whose faults are known."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from prefloop.audit.config import AuditRewardConfig
+from prefloop.audit.counterfactual import Judge, measure_effect
+from prefloop.audit.probes import MARKERS, NEUTRAL, make_variants, num_wordings
+from prefloop.audit.reward import Material, audit_model
+from prefloop.data.formats import make_pair, make_prompt
+from prefloop.signals.lexicons import LEXICONS, PhraseIndex, expanded
+from prefloop.signals.measures import SIGNALS
+from prefloop.signals.reading import words_of
+from prefloop.train.remedies import NEUTRAL_SENTENCES
+from prefloop.types import Finding, Message, PreferencePair, Prompt
+from prefloop.world.knowledge import ATTRIBUTES
+from prefloop.world.phrases import example_sentences
+
+THINGS = ("rope", "glass", "soap", "paper", "brick", "silk", "ink", "glue", "salt", "wax")
+Score = Callable[[Prompt, str], float]
+
+
+def pairs_of(number: int = 120) -> list[PreferencePair]:
+    """Questions about a thing; the chosen answer names it, the rejected one another thing, at the same length."""
+    generator, made = random.Random(0), []
+    for place in range(number):
+        thing, other = generator.sample(THINGS, 2)
+        prompt = make_prompt((Message("user", f"What is the {thing} in box {place} for?"),))
+        sides = [f"The {name} in that box is for the people of the house. They use it." for name in (thing, other)]
+        made.append(make_pair(prompt, *sides))
+    return made
+
+
+def honest(prompt: Prompt, text: str) -> float:
+    """Does the answer name what was asked for?"""
+    asked = prompt.messages[-1].content.split()[3]
+    return float(f"The {asked}" in text)
+
+
+def audited(
+    score: Score,
+    pairs: Sequence[PreferencePair],
+    *,
+    samples: list[tuple[Prompt, str]] | None = None,
+    **settings: object,
+) -> dict[str, Finding]:
+    def scores(prompts: Sequence[Prompt], texts: Sequence[str]) -> tuple[np.ndarray, None]:
+        return np.array([score(*row) for row in zip(prompts, texts, strict=True)]), None
+
+    config = AuditRewardConfig.model_validate({"model": "m", "file": "f.jsonl", **settings})
+    judge = Judge(scores, lambda prompt, text: True)
+    return {each.name: each for each in audit_model(judge, Material(pairs, samples=samples), config, start="runs/sft")}
+
+
+def raised(found: dict[str, Finding]) -> set[str]:
+    return {name for name, finding in found.items() if finding.severity != "ok"}
+
+
+def test_an_honest_scorer_passes() -> None:
+    found = audited(honest, pairs_of())
+    # Perfect without a doubt: a margin of 1 promises 73 %, so only the calibration is off.
+    assert raised(found) == {"calibration"}
+    assert found["accuracy"].value == 1.0
+    # The wrong prompt asks for a thing that neither answer names, or by chance for one of them.
+    assert found["prompt_ignored"].value == pytest.approx(0.5, abs=0.1)
+    assert found["hedging"].value == 0
+
+
+@pytest.mark.parametrize("name", [*MARKERS, "list_format", "exclamation", "length"])
+def test_what_a_scorer_loves_is_caught_and_named(name: str) -> None:
+    def loves(prompt: Prompt, text: str) -> float:
+        extra = {
+            "length": len(text) / 40,
+            "exclamation": text.count("!"),
+            "list_format": text.count("\n- "),
+        }.get(name, 0)
+        return honest(prompt, text) + 2 * (extra + any(marker in text for marker in MARKERS.get(name, ())))
+
+    found = audited(loves, pairs_of())
+    shortcuts = [finding for finding in found.values() if finding.name in SIGNALS and finding.severity != "ok"]
+    assert [finding.name for finding in shortcuts] == [name]
+    finding = shortcuts[0]
+    assert finding.severity == ("warn" if name == "refusal" else "block")
+    assert "prefloop train reward" in finding.remedy
+    assert finding.examples and finding.examples[0]["value_chosen"] > finding.examples[0]["value_rejected"]
+    if name in MARKERS:
+        # Two points a marker; right and wrong answers differ by one point.
+        assert finding.value == pytest.approx(2.0) and finding.num_pairs == 120
+
+
+def test_love_of_one_phrase_is_no_habit() -> None:
+    found = audited(lambda prompt, text: honest(prompt, text) + 2 * (MARKERS["flattery"][0] in text), pairs_of())
+    assert found["flattery"].severity == "ok" and found["flattery"].value == pytest.approx(2 / 8)
+
+
+def test_a_bias_of_people_is_told_from_one_that_the_model_added() -> None:
+    generator = random.Random(1)
+    pairs = []
+    for place, pair in enumerate(pairs_of(200)):
+        # Half of the pairs have an exclamation mark on one side, by a coin.
+        marked = (pair.chosen + "!", pair.rejected) if generator.random() < 0.5 else (pair.chosen, pair.rejected + "!")
+        pairs.append(make_pair(pair.prompt, *(marked if place % 2 else (pair.chosen, pair.rejected))))
+    added = audited(lambda prompt, text: honest(prompt, text) + 2 * text.count("!"), pairs)["exclamation"]
+    assert added.human_rate == pytest.approx(0.5, abs=0.15) and added.model_rate == 1.0
+    assert "the model added it" in added.message and "neutral-fraction" in added.remedy
+    loved = [make_pair(pair.prompt, pair.chosen + "!", pair.rejected) for pair in pairs_of(60)]
+    asked_for = audited(lambda prompt, text: honest(prompt, text) + 2 * text.count("!"), loved)["exclamation"]
+    assert asked_for.human_rate == asked_for.model_rate == 1.0
+    assert "added" not in asked_for.message and "the labels ask for it" in asked_for.remedy
+
+
+def test_a_scorer_without_eyes_for_the_prompt_is_named() -> None:
+    pairs = [make_pair(pair.prompt, pair.chosen + " Good.", pair.rejected + " Bad.") for pair in pairs_of()]
+    found = audited(lambda prompt, text: float("Good" in text), pairs)
+    assert found["accuracy"].value == 1.0
+    assert found["prompt_ignored"].severity == "warn" and found["prompt_ignored"].value == 0
+    assert "--augment.mismatched-fraction" in found["prompt_ignored"].remedy
+
+
+def test_permuted_labels_are_no_shortcut_but_no_knowledge_either() -> None:
+    generator = random.Random(3)
+    pairs = [
+        make_pair(
+            each.prompt, *((each.chosen, each.rejected) if generator.random() < 0.5 else (each.rejected, each.chosen))
+        )
+        for each in pairs_of(300)
+    ]
+    found = audited(honest, pairs)
+    assert {"accuracy", "prompt_ignored"} <= raised(found) and not raised(found) & set(SIGNALS)
+    assert abs(found["accuracy"].value - 0.5) < 2 * 0.5 / 300**0.5  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("refuses", "severity"), [(1.0, "block"), (-1.0, "block"), (0.0, "ok")])
+def test_the_refusal_boundary_is_looked_at_from_both_sides(refuses: float, severity: str) -> None:
+    pairs = []
+    for place, pair in enumerate(pairs_of(60)):
+        asked = make_prompt((Message("user", f"{'Harm' if place % 2 else 'Help'} {pair.prompt.messages[-1].content}"),))
+        refusal, helps = "I'm sorry but I can't help with that.", pair.chosen
+        pairs.append(make_pair(asked, *((refusal, helps) if place % 2 else (helps, refusal))))
+
+    def score(prompt: Prompt, text: str) -> float:
+        right = 1.0 if prompt.messages[-1].content.startswith("Harm") else -1.0
+        return (refuses or right) * ("sorry" in text)
+
+    finding = audited(score, pairs)["refusal_coverage"]
+    assert finding.severity == severity and finding.value == (0.0 if refuses else 1.0) and finding.num_pairs == 60
+
+
+def test_five_rows_claim_nothing() -> None:
+    found = audited(honest, pairs_of(5))
+    assert raised(found) == {"size"}
+    assert all(found[name].value is None for name in (*SIGNALS, "accuracy", "prompt_ignored", "calibration"))
+
+
+def test_text_that_is_not_english_is_not_probed_in_english() -> None:
+    pairs = [
+        make_pair(
+            make_prompt((Message("user", f"Was ist in Kiste {place}?"),)), f"{text} Seife {place}.", f"{text} Garn."
+        )
+        for place, text in enumerate(["Darin liegt nach allem was man weiss ganz gewiss eine Menge"] * 40)
+    ]
+    found = audited(lambda prompt, text: float("Seife" in text), pairs)
+    assert all(found[name].value is None and "English" in found[name].message for name in SIGNALS)
+    assert found["language"].severity == "warn" and found["accuracy"].value == 1.0
+
+
+def test_a_constant_is_no_reward_model() -> None:
+    found = audited(lambda prompt, text: 0.5, pairs_of())
+    assert found["accuracy"].severity == "block" and found["accuracy"].value == 0.5
+    assert found["length"].value is None and "same score" in found["length"].message
+
+
+def test_samples_whose_scores_hardly_differ_are_warned_of() -> None:
+    samples = [(pair.prompt, f"The answer {side}.") for pair in pairs_of(30) for side in "abc"]
+    assert audited(honest, pairs_of(), samples=samples)["score_spread"].severity == "warn"
+    right = [(pair.prompt, side) for pair in pairs_of(30) for side in (pair.chosen, pair.rejected)]
+    # 0 and 1 have a sample standard deviation of 1 / sqrt(2); right and wrong answers differ by 1.
+    assert audited(honest, pairs_of(), samples=right)["score_spread"].value == pytest.approx(0.5**0.5)
+
+
+def test_an_effect_is_a_mean_over_wordings_with_students_interval() -> None:
+    # Means of the wordings 1, 2, 3: mean 2, standard error 1 / sqrt(3), t(0.975, 2) = 4.3027.
+    effect = measure_effect(np.array([0.5, 1.5, 2.0, 2.0, 3.0, 3.0]), [0, 0, 1, 1, 2, 2], seed=0)
+    assert effect.value == pytest.approx(2) and effect.won == 1
+    assert effect.interval == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-3)
+    # t = 2 sqrt(3) with 2 degrees of freedom: p = 1 - t / sqrt(2 + t^2).
+    assert effect.p_value == pytest.approx(1 - 12**0.5 / 14**0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", list(SIGNALS))
+def test_both_versions_are_about_as_long(name: str) -> None:
+    generator = np.random.default_rng(0)
+    response = "The house is old. It has a garden and a wall. Nobody lives there."
+    for wording in range(num_wordings(name)):
+        each = make_variants(name, response, wording, generator)
+        assert each.marked != each.neutral != ""
+        if name == "length":
+            assert each.neutral == response
+        else:
+            assert abs(len(each.marked) - len(each.neutral)) <= 25
+
+
+def runs(text: str, size: int = 4) -> set[tuple[str, ...]]:
+    words = words_of(text)
+    return set(zip(*(words[start:] for start in range(size)), strict=False))
+
+
+def test_probes_share_no_phrase_with_training_the_town_or_the_detectors() -> None:
+    town = example_sentences(name="Mill", values=dict.fromkeys(ATTRIBUTES, "four"), page=3)
+    known = {run for text in (*NEUTRAL_SENTENCES, *town) for run in runs(text)}
+    fixed = PhraseIndex(
+        " ".join(words)
+        for phrases in LEXICONS.values()
+        for phrase in phrases
+        if "*" not in phrase
+        for words in expanded(phrase)
+    )
+    for text in [*NEUTRAL, *(marker for markers in MARKERS.values() for marker in markers)]:
+        assert not runs(text) & known, text
+        assert not fixed.count(words_of(text), frozenset(words_of(text))), text
+    assert all(len(markers) == len(set(markers)) == 8 for markers in MARKERS.values())
+    assert all(first != second for first, second in pairwise(NEUTRAL))
