@@ -151,9 +151,9 @@ def score(config: RewardScoreConfig) -> dict[str, Any]:
     """Write the rows of a file with their (normalised) score added, atomically; with `score_spread` of an ensemble."""
     target = output_file(config.out)
     rows = list(stream_rows(config.data))
-    answered = [answered(row) for row in rows]
+    given = [answered(row) for row in rows]
     scorer = load_scorer([config.model, *config.also], device=default_device(), settings=config.scoring)
-    scores, spread = scorer.score_with_spread([prompt for prompt, _ in answered], [each for _, each in answered])
+    scores, spread = scorer.score_with_spread([prompt for prompt, _ in given], [each for _, each in given])
     added = [{"score": value} for value in scores]
     if spread is not None:
         added = [{**each, "score_spread": value} for each, value in zip(added, spread, strict=True)]

@@ -181,10 +181,15 @@ def reward_inputs(spec: str | Sequence[str], name: str = "reward") -> dict[str, 
 
 
 def reward_audit_commands(spec: str | Sequence[str]) -> dict[str, str]:
-    """What makes the audit of each of a run's `reward_inputs`, by their names."""
+    """What makes the audit of each reward model among a run's `reward_inputs`, by their names. The user's own functions
+    are read, not audited."""
     names = [each.name for each in _specs(spec) if not is_server(each.name)]
     inputs = reward_inputs(spec) if names else {}
-    return {key: f"prefloop audit reward {shlex.quote(name)} PAIRS" for key, name in zip(inputs, names, strict=True)}
+    return {
+        key: f"prefloop audit reward {shlex.quote(name)} PAIRS"
+        for key, name in zip(inputs, names, strict=True)
+        if not is_user_code(name)
+    }
 
 
 def first_reward_model(spec: str | Sequence[str]) -> Path | None:
