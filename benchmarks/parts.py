@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from benchmarks.options import table
-from benchmarks.testbed import SIZES, VOCAB
+from benchmarks.testbed import SIZES, VOCAB, model_config
 from prefloop.functional.logprobs import token_logprobs
 from prefloop.models import head
 from prefloop.models.batching import TokenBatch
+from prefloop.models.forward import response_logprobs
 from prefloop.models.fused import gated, rms_norm, rotate
 from prefloop.models.head import chosen_logprobs
 from prefloop.models.precision import computing_in
@@ -103,21 +104,8 @@ def _grouped(*, group_size: int, prompt: int, response: int, groups: int) -> Tok
 
 def passes(size: str) -> dict[str, list[Callable[[], object]]]:
     """A training pass (forward, backward) in four ways: transformers, rows apart, prompts shared, the last in bf16."""
-    from prefloop.models.forward import response_logprobs
-
-    shape = SIZES[size]
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=shape.hidden,
-        intermediate_size=3 * shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.heads,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-    )
-    model = LlamaForCausalLM(config).eval()
+    model = LlamaForCausalLM(model_config(size)).eval()
     shared = _grouped(group_size=4, prompt=40, response=64, groups=8)
     # Neighbours with other prompts share nothing.
     order = torch.arange(32).view(8, 4).t().flatten()

@@ -181,18 +181,12 @@ def _tokenizer(texts: Iterable[str]) -> Any:
     return made
 
 
-def _save_model(folder: Path, target: Path, size: str, kind: str, ends: list[int]) -> None:
-    """Random weights, the same for every kind of policy; a scalar head for "reward"."""
-    import torch
-    from transformers import (
-        LlamaConfig,
-        LlamaForCausalLM,
-        LlamaForSequenceClassification,
-        PreTrainedTokenizerFast,
-    )
+def model_config(size: str) -> Any:
+    """The LlamaConfig of one of SIZES."""
+    from transformers import LlamaConfig
 
     shape = SIZES[size]
-    config = LlamaConfig(
+    return LlamaConfig(
         vocab_size=VOCAB,
         hidden_size=shape.hidden,
         intermediate_size=3 * shape.hidden,
@@ -206,6 +200,14 @@ def _save_model(folder: Path, target: Path, size: str, kind: str, ends: list[int
         eos_token_id=EOS_ID,
         num_labels=1,
     )
+
+
+def _save_model(folder: Path, target: Path, size: str, kind: str, ends: list[int]) -> None:
+    """Random weights, the same for every kind of policy; a scalar head for "reward"."""
+    import torch
+    from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+
+    config = model_config(size)
     torch.manual_seed(0)
     if kind == "reward":
         LlamaForSequenceClassification(config).save_pretrained(target)

@@ -9,8 +9,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from prefloop.audit.config import AuditRewardConfig
-from prefloop.audit.counterfactual import Judge, measure_effect
+from prefloop.audit.config import AuditRewardConfig, RewardThresholds
+from prefloop.audit.counterfactual import Judge, Probed, measure_effect
+from prefloop.audit.judged import calibration_finding, disagreement_finding
 from prefloop.audit.probes import MARKERS, NEUTRAL, make_variants, num_wordings
 from prefloop.audit.reward import Material, audit_model
 from prefloop.data.formats import make_pair, make_prompt
@@ -226,3 +227,44 @@ def test_probes_share_no_phrase_with_training_the_town_or_the_detectors() -> Non
         assert not fixed.count(words_of(text), frozenset(words_of(text))), text
     assert all(len(markers) == len(set(markers)) == 8 for markers in MARKERS.values())
     assert all(first != second for first, second in pairwise(NEUTRAL))
+
+
+def probed(spread: float) -> Probed:
+    return Probed([], [], np.zeros(30), np.zeros(30), np.full(30, spread))
+
+
+@pytest.mark.parametrize(("there", "fooled", "severity"), [(0.5, ["citation"], "warn"), (3.0, ["citation"], "ok")])
+def test_members_that_share_a_shortcut_do_not_disagree_on_it(there: float, fooled: list[str], severity: str) -> None:
+    found = disagreement_finding(
+        {"citation": probed(there), "flattery": probed(99.0)}, np.full(40, 1.0), fooled, RewardThresholds()
+    )
+    assert found.value == there and found.severity == severity
+    assert disagreement_finding({}, None, fooled, RewardThresholds()).value is None
+
+
+@pytest.mark.parametrize(("temperature", "severity"), [(1.0, "ok"), (0.1, "warn")])
+def test_confidence_is_measured_on_other_pairs_too(temperature: float, severity: str) -> None:
+    """Margins whose sign is right as often as a logistic says are calibrated at temperature 1, too sure at 0.1."""
+    generator = np.random.default_rng(0)
+    sizes = generator.exponential(1.0, 2000)
+    margins = np.where(generator.random(2000) < 1 / (1 + np.exp(-sizes)), sizes, -sizes)
+    found = calibration_finding(
+        "calibration_elsewhere", margins, temperature, range(2000), RewardThresholds(), seed=0, remedy="fit it"
+    )
+    assert found.severity == severity and found.remedy == ("fit it" if severity == "warn" else "")
+
+
+def test_other_data_and_training_data_are_looked_at() -> None:
+    def scores(prompts: Sequence[Prompt], texts: Sequence[str]) -> tuple[np.ndarray, None]:
+        return np.array([honest(*row) for row in zip(prompts, texts, strict=True)]), None
+
+    def states(prompts: Sequence[Prompt], texts: Sequence[str]) -> np.ndarray:
+        return np.array([[float(len(text)), float(text.count("e"))] for text in texts])
+
+    known, asked = pairs_of(120), [pair.prompt for pair in pairs_of(60)]
+    material = Material(pairs_of(120), pairs_of(60), known, [(prompt, "x" * 500) for prompt in asked])
+    config = AuditRewardConfig(model="m", file="f.jsonl", samples="s.jsonl")
+    judge = Judge(scores, lambda prompt, text: True, None, states)
+    found = {each.name: each for each in audit_model(judge, material, config, start="runs/sft")}
+    assert found["calibration_elsewhere"].value is not None and found["calibration_elsewhere"].num_pairs == 60
+    assert found["distance"].value == 1.0 and found["distance"].severity == "block"

@@ -112,7 +112,7 @@ class AuditRewardConfig(Section):
     """Most pairs of each file that are scored."""
     num_probes: PositiveInt = 200
     """Most responses that each probe is put into, one a conversation."""
-    token_budget: PositiveInt = 4096
+    token_budget: PositiveInt = 2048
     """Padded tokens of a micro-batch; memory grows with it, results do not depend on it."""
     skip_bad: bool = False
     """Leave unusable or over-long rows out (they are counted) instead of stopping."""

@@ -17,7 +17,7 @@ from prefloop.statistics.intervals import cluster_bootstrap, wilson
 from prefloop.statistics.pairwise import accuracy_with_ties, clustered_mcnemar
 from prefloop.types import Finding, Severity
 
-NUM_SIMULATED = 1000
+NUM_SIMULATED = 200
 """Draws of outcomes of a calibrated model."""
 MIN_FOR_DISTANCE = 50
 """Responses below which no distribution of states is known."""
@@ -25,17 +25,18 @@ MIN_FOR_DISTANCE = 50
 
 def accuracy_finding(margins: Floats, clusters: Sequence[Hashable], limits: RewardThresholds) -> Finding:
     """Whether the model agrees with people more often than a coin does."""
+    if len(set(clusters)) < limits.min_pairs:
+        return Finding("accuracy", None, "ok", _few(clusters, limits), num_pairs=len(margins))
     wins, sizes = _right(margins, clusters)
-    value, enough = accuracy_with_ties(margins), len(sizes) >= limits.min_pairs
+    value = accuracy_with_ties(margins)
     p_value = clustered_sign_test(wins, sizes - wins) if len(sizes) else 1.0
     better = p_value < limits.significance and value > 0.5
-    severity: Severity = "block" if enough and not better else "ok"
-    if not len(set(clusters)) >= limits.min_pairs:
-        return Finding("accuracy", None, "ok", _few(clusters, limits), num_pairs=len(margins))
+    # A model that hardly ever decides is no better than a coin either, unless too few decisions are left to tell.
+    is_known = not len(sizes) or len(sizes) >= limits.min_pairs
     return Finding(
         "accuracy",
         value,
-        "block" if not len(sizes) else severity,
+        "block" if is_known and not better else "ok",
         f"agrees with people on {value:.1%} of {len(margins)} pairs" + ("" if better else ": no better than a coin"),
         interval=clustered_wilson(wins, sizes) if len(sizes) else None,
         p_value=p_value,
@@ -119,9 +120,7 @@ def calibration_finding(
     value = expected_calibration_error(confidence, right, lowest=0.5)
     generator = np.random.default_rng(seed)
     outcomes = generator.random((NUM_SIMULATED, len(confidence))) < confidence
-    simulated = [
-        expected_calibration_error(confidence, row.astype(float), lowest=0.5) for row in outcomes[: NUM_SIMULATED // 5]
-    ]
+    simulated = [expected_calibration_error(confidence, row.astype(float), lowest=0.5) for row in outcomes]
     p_value = (1 + int(np.sum(np.asarray(simulated) >= value))) / (1 + len(simulated))
     warns = p_value < limits.significance and value >= limits.calibration_warn
     fitted = "no temperature was fitted" if temperature is None else f"temperature {temperature:.3g}"

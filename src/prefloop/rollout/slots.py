@@ -113,7 +113,7 @@ class Slots:
             scores = (q @ keys.transpose(-1, -2)).add_(bias)
             mixed = scores.softmax(dim=-1) @ values
             x = weights.after_attention(layer, x, mixed.flatten(1))
-        # An idle slot writes over its own last token.
+        # An idle slot writes in the same place again and again, which nothing reads.
         self.lengths[:number] += self.running[:number]
         return weights.last_hidden(x)
 
