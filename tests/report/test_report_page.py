@@ -75,7 +75,7 @@ def test_hostile_text_stays_text(text, harmless, read_page):
     assert " ".join(text.split()) in read.words
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.recursive(st.none() | st.text() | st.integers(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
 def test_json_survives_a_script_element(value):
     embedded = str(embed_json(value))

@@ -240,7 +240,7 @@ TOWN_TEXT = (
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     prompt=st.sampled_from([FACT, UNKNOWN, UNSAFE, LOOKALIKE, OPEN]),
     text=st.one_of(st.text(max_size=200), st.lists(st.sampled_from(TOWN_TEXT.split()), max_size=60).map(" ".join)),
