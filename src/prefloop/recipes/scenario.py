@@ -8,10 +8,8 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import multiprocessing
-import os
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -191,7 +189,7 @@ def side_by_side(*jobs: Job) -> list[Any]:
     # Started on the first use otherwise, when it would lift the mask of `_starting`.
     resource_tracker.ensure_running()
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn) as pool:
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn, initializer=_listen) as pool:
         try:
             with _starting():
                 futures = [pool.submit(_interruptible, *job) for job in jobs]
@@ -223,21 +221,33 @@ def _starting() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+_stops: list[int] = []
+"""The signals that have told this worker to stop. It stays alive: the pool answers the death of one worker with a
+second SIGTERM to the others, which would cut into the step that they are finishing."""
+
+
+def _listen() -> None:
+    """In a worker that has nothing in hand: SIGTERM is noted."""
+    signal.signal(signal.SIGTERM, lambda number, _: _stops.append(number))
+
+
 def _interruptible(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Call a function in a worker; SIGTERM interrupts it, so that it leaves nothing half-written, and ends the worker,
-    so that it begins no other."""
+    """Call a function in a worker; SIGTERM interrupts it, so that it leaves nothing half-written. A worker that was
+    told to stop begins no other."""
     signal.signal(signal.SIGTERM, _interrupt_once)
     try:
+        if _stops:
+            raise KeyboardInterrupt
         return function(*arguments)
     except KeyboardInterrupt:
-        sys.stderr.flush()
-        os._exit(128 + signal.SIGTERM)
+        _stops.append(signal.SIGTERM)
+        raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _listen()
 
 
 def _interrupt_once(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _listen()
     raise KeyboardInterrupt
 
 
