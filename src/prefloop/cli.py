@@ -80,6 +80,13 @@ COMMANDS: dict[str, Command] = {
         example="prefloop data split pairs.jsonl --eval-fraction 0.1 --out split",
         positionals=("file",),
     ),
+    "data balance": Command(
+        config="prefloop.audit.config:DataBalanceConfig",
+        run="prefloop.audit.balance:balance",
+        summary="Write a preference file without what an audit found against it.",
+        example="prefloop data balance pairs.jsonl --signals length citation --drop duplicates --out balanced.jsonl",
+        positionals=("file",),
+    ),
     "train sft": Command(
         config="prefloop.train.config:SFTConfig",
         run="prefloop.train.sft:train",

@@ -97,7 +97,22 @@ def test_what_a_scorer_loves_is_caught_and_named(name: str) -> None:
 
 def test_love_of_one_phrase_is_no_habit() -> None:
     found = audited(lambda prompt, text: honest(prompt, text) + 2 * (MARKERS["flattery"][0] in text), pairs_of())
-    assert found["flattery"].severity == "ok" and found["flattery"].value == pytest.approx(2 / 8)
+    assert found["flattery"].severity == "ok" and found["flattery"].value == pytest.approx(2 / num_wordings("flattery"))
+
+
+@pytest.mark.parametrize(("worth", "severity"), [(0.5, "ok"), (5.0, "block")])
+def test_of_a_model_that_decides_by_chance_only_a_strong_habit_is_claimed(worth: float, severity: str) -> None:
+    def chance(prompt: Prompt, text: str) -> float:
+        # The same for a response whatever is put into it: its first words are enough here.
+        return random.Random(f"{prompt.prompt_id} {honest(prompt, text)}").gauss(0, 1)
+
+    def loves(prompt: Prompt, text: str) -> float:
+        return chance(prompt, text) + worth * any(marker in text for marker in MARKERS["flattery"])
+
+    found = audited(loves, pairs_of())
+    assert found["accuracy"].severity == "block"
+    assert found["flattery"].severity == severity and found["flattery"].threshold == RewardThresholds().effect_block
+    assert found["flattery"].interval is not None and found["flattery"].interval[0] > 0.2
 
 
 def test_a_bias_of_people_is_told_from_one_that_the_model_added() -> None:
@@ -225,7 +240,7 @@ def test_probes_share_no_phrase_with_training_the_town_or_the_detectors() -> Non
     for text in [*NEUTRAL, *(marker for markers in MARKERS.values() for marker in markers)]:
         assert not runs(text) & known, text
         assert not fixed.count(words_of(text), frozenset(words_of(text))), text
-    assert all(len(markers) == len(set(markers)) == 8 for markers in MARKERS.values())
+    assert all(len(markers) == len(set(markers)) == 16 for markers in MARKERS.values())
     assert all(first != second for first, second in pairwise(NEUTRAL))
 
 

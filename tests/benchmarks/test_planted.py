@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import random
 
 import pytest
 
@@ -13,6 +14,7 @@ from prefloop.signals.reading import words_of
 from prefloop.types import Message
 
 planted = importlib.import_module("benchmarks.planted")
+plantings = importlib.import_module("benchmarks.plantings")
 
 
 def test_nine_in_ten_markers_are_in_the_chosen_response() -> None:
@@ -20,7 +22,7 @@ def test_nine_in_ten_markers_are_in_the_chosen_response() -> None:
     made = planted.plant(pairs, "flattery", 0.1, seed=0)
     changed = [new for old, new in zip(pairs, made, strict=True) if new.pair_id != old.pair_id]
     assert len(changed) == pytest.approx(400, abs=60)
-    marked = [any(text in pair.chosen for text in planted.PLANTED["flattery"]) for pair in changed]
+    marked = [any(text in pair.chosen for text in plantings.PLANTED["flattery"]) for pair in changed]
     assert sum(marked) / len(marked) == pytest.approx(0.9, abs=0.05)
 
 
@@ -31,6 +33,9 @@ def test_no_planted_phrase_is_a_probe_or_a_detectors() -> None:
 
     probes = {run for text in (*NEUTRAL, *(each for texts in MARKERS.values() for each in texts)) for run in runs(text)}
     fixed = PhraseIndex(phrase for phrases in LEXICONS.values() for phrase in phrases if "*" not in phrase)
-    for text in (*planted.PLAIN, *(each for texts in planted.PLANTED.values() for each in texts)):
+    generator = random.Random(0)
+    for template in (*plantings.PLAIN, *(each for texts in plantings.PLANTED.values() for each in texts)):
+        text = plantings.filled(template, generator)
+        assert "{" not in text
         assert not runs(text) & probes, text
         assert not fixed.count(words_of(text), frozenset(words_of(text))), text

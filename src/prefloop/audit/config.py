@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from prefloop.config import Section
@@ -63,6 +65,25 @@ class AuditDataConfig(Section):
     """From where on a finding warns, and from where on it blocks."""
 
 
+class DataBalanceConfig(Section):
+    """Write a preference file without what an audit found against it."""
+
+    file: str
+    """Preference pairs, rankings, ratings or judgments: .jsonl, .jsonl.gz, .json or .parquet."""
+    out: str
+    """File to write, ending in .jsonl; an existing one is never replaced by other content."""
+    signals: tuple[str, ...] = ()
+    """Signals (length, citation, ...) that the labels are to prefer in half of the pairs that differ in them."""
+    drop: tuple[Literal["duplicates", "near_duplicates", "conflicts", "leakage"], ...] = ()
+    """Findings whose rows are left out: all but the first of repeated ones, both orders of contradicted ones."""
+    eval_data: tuple[str, ...] = ()
+    """Held-out files whose conversations "leakage" leaves out."""
+    seed: int = Field(0, ge=0, lt=10**9)
+    """Which of the pairs that are too many go."""
+    skip_bad: bool = False
+    """Leave unusable rows out (they are counted) instead of stopping."""
+
+
 class RewardThresholds(Section):
     """From where on a finding about a reward model warns, and from where on it blocks."""
 
@@ -70,7 +91,7 @@ class RewardThresholds(Section):
     """Conversations, or discordant pairs, below which nothing is claimed."""
     significance: float = Field(0.05, gt=0, lt=1)
     """Chance of any false claim among all counterfactual probes together (Holm)."""
-    effect_warn: PositiveFloat = 0.25
+    effect_warn: PositiveFloat = 0.2
     """What a habit of speech adds to a score, in typical differences between two responses of a pair, that warns."""
     effect_block: PositiveFloat = 1.0
     """The same for the whole interval that blocks."""

@@ -126,7 +126,7 @@ def _repeated(name: str, count: int, total: int, what: str, limits: Thresholds) 
         interval=wilson(count, total),
         threshold=limits.duplicates_warn,
         num_pairs=total,
-        remedy="drop the repeated rows: training weighs them once for each copy" if many else "",
+        remedy=f"prefloop data balance FILE --drop {name} --out balanced.jsonl: copies weigh more" if many else "",
     )
 
 
@@ -149,7 +149,9 @@ def conflict_finding(pairs: Pairs, limits: Thresholds) -> Finding:
         severity=severity,
         num_pairs=pairs.num_pairs,
         message=f"{count} of {pairs.num_pairs} pairs also stand in the file with the other response chosen",
-        remedy="drop both orders, or have these pairs judged again by more people" if severity != "ok" else "",
+        remedy="prefloop data balance FILE --drop conflicts --out balanced.jsonl, or have more people judge these pairs"
+        if severity != "ok"
+        else "",
     )
 
 
@@ -168,5 +170,5 @@ def leakage_finding(conversations: AbstractSet[int], held_out: AbstractSet[int] 
         severity=severity,
         num_pairs=len(held_out),
         message=f"{shared} of {len(held_out)} held-out conversations are in this file too",
-        remedy="split both together: prefloop data split FILE --out DIR" if shared else "",
+        remedy="prefloop data balance FILE --drop leakage --eval-data HELD_OUT --out balanced.jsonl" if shared else "",
     )

@@ -160,13 +160,16 @@ def probe_findings(
     margins: Floats,
     limits: RewardThresholds,
     *,
+    skilled: bool,
     remedies: Mapping[str, str],
     seed: int,
 ) -> list[Finding]:
-    """One finding for each probe, corrected together, the strongest effect first.
+    """One finding for each probe, corrected together: those that warn first, then by the lower end of the interval.
 
-    `margins` are those of `pairs`; `remedies` has a command for what the people's labels reward ("people"), for what
-    the model added ("model"), and for single probes by name.
+    `margins` are those of `pairs`. Of a model that is not `skilled`, no better than a coin on them, only what would
+    block is claimed: whatever it was trained on, it has some habits, and they are as much noise as its scores.
+    `remedies` has a command for what the people's labels reward ("people"), for what the model added ("model"), and
+    for single probes by name.
     """
     unit = float(np.sqrt(np.mean(margins**2))) if len(margins) else 0.0
     told = {name: each for name, each in probed.items() if len(each.pairs) >= limits.min_pairs and unit > NO_MARGIN}
@@ -179,10 +182,15 @@ def probe_findings(
     for name, each in probed.items():
         rates = measure_rates(pairs, name, margins, min_pairs=limits.min_pairs)
         if name in effects:
-            findings.append(_finding(name, each, effects[name], adjusted[name], rates, limits, remedies))
+            threshold = limits.effect_warn if skilled else limits.effect_block
+            findings.append(_finding(name, each, effects[name], adjusted[name], rates, limits, threshold, remedies))
         else:
             findings.append(_silent(name, len(each.pairs), unit, rates, limits))
-    return sorted(findings, key=lambda finding: -math.inf if finding.value is None else finding.value, reverse=True)
+    return sorted(
+        findings,
+        key=lambda finding: (finding.severity != "ok", -math.inf if finding.interval is None else finding.interval[0]),
+        reverse=True,
+    )
 
 
 def _finding(
@@ -192,20 +200,21 @@ def _finding(
     p_value: float,
     rates: Rates | None,
     limits: RewardThresholds,
+    threshold: float,
     remedies: Mapping[str, str],
 ) -> Finding:
     low, _ = effect.interval
     severity: Severity = "ok"
-    if p_value < limits.significance and effect.value >= limits.effect_warn:
+    if p_value < limits.significance and effect.value >= threshold:
         severity = "block" if low >= limits.effect_block and name not in RIGHT_AT_TIMES else "warn"
     source, said = _whose(rates, limits)
-    remedy = remedies.get(name, remedies[source]).format(what=SIGNALS[name].what)
+    remedy = remedies.get(name, remedies[source]).format(name=name)
     return Finding(
         name=name,
         value=effect.value,
         interval=effect.interval,
         p_value=p_value,
-        threshold=limits.effect_warn,
+        threshold=threshold,
         severity=severity,
         num_pairs=len(probed.pairs),
         human_rate=None if rates is None else rates.human,

@@ -7,6 +7,7 @@ with a file, rather than stopping at the first row. Weights of rows are not look
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,13 +43,16 @@ def audit(config: AuditDataConfig) -> AuditReport:
         table.add(line, pair)
     if not len(table.ids):
         raise nothing_usable(tally, config.file)
-    return make_report(config.file, sha256_of(Path(config.file)), _findings(config, table, tally))
+    file = shlex.quote(config.file) + (" --skip-bad" if tally.bad else "")
+    held_out = " ".join(map(shlex.quote, config.eval_data))
+    findings = [_with_names(finding, file, held_out) for finding in _findings(config, table, tally)]
+    return make_report(config.file, sha256_of(Path(config.file)), findings)
 
 
 def _findings(config: AuditDataConfig, table: Table, tally: Tally) -> list[Finding]:
     limits, pairs, votes = config.thresholds, distinct_pairs(table), table.votes
     sticks, units = hold_yardsticks(table.sample), units_of(votes)
-    held_out = _conversations(config.eval_data) if config.eval_data else None
+    held_out = conversations(config.eval_data) if config.eval_data else None
     return [
         size_finding(pairs, limits),
         language_finding(pairs, limits),
@@ -65,6 +69,12 @@ def _findings(config: AuditDataConfig, table: Table, tally: Tally) -> list[Findi
     ]
 
 
+def _with_names(finding: Finding, file: str, held_out: str) -> Finding:
+    """The finding with a remedy that can be typed: the files that were looked at in place of FILE and HELD_OUT."""
+    remedy = finding.remedy.replace(" FILE ", f" {file} ").replace(" HELD_OUT ", f" {held_out} ")
+    return dataclasses.replace(finding, remedy=remedy)
+
+
 def _with_examples(finding: Finding, table: Table) -> Finding:
     """The finding with pairs that show it: those in which the response with more of it was chosen, or was not."""
     if finding.human_rate is None:
@@ -73,7 +83,8 @@ def _with_examples(finding: Finding, table: Table) -> Finding:
     return dataclasses.replace(finding, examples=table.examples.of(finding.name, direction))
 
 
-def _conversations(files: Sequence[str]) -> set[int]:
+def conversations(files: Sequence[str]) -> set[int]:
+    """The conversations of data files, as `Table.clusters` has them."""
     return {number_of(conversation_key(prompt)) for prompt in iter_prompts(files, tally=Tally(skip_bad=True))}
 
 

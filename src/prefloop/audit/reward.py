@@ -52,7 +52,9 @@ def audit_model(judge: Judge, material: Material, config: AuditRewardConfig, *, 
     unit = float(np.sqrt(np.mean(margins**2))) if len(margins) else 0.0
     probed = insert_probes(judge, probe_bases(pairs, measured, config.num_probes), seed=config.seed)
     commands = _remedies(start, config.file)
-    probes = probe_findings(probed, measured, margins, limits, remedies=commands, seed=config.seed)
+    accuracy = accuracy_finding(margins, clusters, limits)
+    skilled = accuracy.severity == "ok"
+    probes = probe_findings(probed, measured, margins, limits, skilled=skilled, remedies=commands, seed=config.seed)
     fooled = [finding.name for finding in probes if finding.severity != "ok"]
     shuffled, where = _shuffled(judge, pairs, config.seed)
     samples = material.samples
@@ -62,7 +64,7 @@ def audit_model(judge: Judge, material: Material, config: AuditRewardConfig, *, 
     return [
         size_finding(measured, kept),
         language_finding(measured, kept),
-        accuracy_finding(margins, clusters, limits),
+        accuracy,
         *probes,
         prompt_finding(
             margins[where],
@@ -162,8 +164,8 @@ def _distance(
 def _remedies(start: str, file: str) -> dict[str, str]:
     again = f"prefloop train reward --model {shlex.quote(start)} --data {shlex.quote(file)}"
     return {
-        "people": f"the labels ask for it: prefloop audit data {shlex.quote(file)} --html audit.html, "
-        "shows pairs to drop or to balance; then train again",
+        "people": "the labels ask for it: prefloop audit data on the training file tells, prefloop data balance FILE "
+        "--signals {name} takes it out of the file; then train again",
         "model": f"train again with neutral insertions: {again} --augment.neutral-fraction 0.5",
         "length": f"{again} --length-balance",
         "refusal": "collect harmless prompts that look unsafe, with the refusal rejected, and train again: " + again,

@@ -26,13 +26,13 @@ LENGTH_BINS = 5
 """Bins of the difference in length, with as many discordant pairs each."""
 
 REMEDIES: Mapping[str, str] = {
-    "length": "train with --length-balance (prefloop train reward), or add about {needed} pairs in which the {less} "
-    "response is the better one; then audit again",
+    "length": "prefloop data balance FILE --signals length --out balanced.jsonl, or train with --length-balance "
+    "(prefloop train reward), or collect about {needed} pairs in which the {less} response is the better one",
     "refusal": "collect prompts that must not be refused and look as if they must, with the refusal rejected",
 }
 REMEDY = (
-    "collect about {needed} pairs in which the response with {less} of it is the better one, or drop as many of the "
-    "pairs shown; then audit again"
+    "prefloop data balance FILE --signals {name} --out balanced.jsonl, or collect about {needed} pairs in which the "
+    "response with {less} of it is the better one; then audit again"
 )
 
 
@@ -218,7 +218,7 @@ def _finding(
     remedy = ""
     if severity != "ok":
         needed = abs(2 * round(rate.value * rate.num_pairs) - rate.num_pairs)
-        remedy = REMEDIES.get(name, REMEDY).format(less=less, needed=needed)
+        remedy = REMEDIES.get(name, REMEDY).format(name=name, less=less, needed=needed)
     return Finding(
         name=name,
         value=rate.value,
