@@ -166,7 +166,9 @@ def test_a_damaged_adapter_is_passed_over(prefloop, command, unbroken, tmp_path,
 def test_adapters_are_a_model_for_every_command(prefloop, unbroken, data, tmp_path):
     pairs, adapter = data / "pairs.jsonl", unbroken["reward"].run / "adapter"
     answers = [prefloop("reward eval", model, pairs).answer for model in (unbroken["reward"].run, adapter)]
-    assert answers[0]["log_loss"] == answers[1]["log_loss"] and answers[0]["accuracy"] > 0.9
+    # Merging again may round otherwise.
+    assert answers[0]["log_loss"] == pytest.approx(answers[1]["log_loss"], rel=1e-6)
+    assert answers[0]["accuracy"] > 0.9
     policy = unbroken["sft"].run
     for model, out in ((policy, "a.jsonl"), (policy / "adapter", "b.jsonl")):
         sampled = prefloop("sample", model, data / "prompts.jsonl", "--out", tmp_path / out, "--max-new-tokens", 8)
