@@ -14,6 +14,7 @@ from prefloop.statistics.pairwise import (
     clustered_mcnemar,
     independent_pairs,
     mcnemar,
+    paired_change,
     smallest_detectable_difference,
 )
 
@@ -173,3 +174,20 @@ def test_the_clustered_test_without_disagreement():
     assert clustered_mcnemar([1.0, -1.0], [-1.0, 1.0], ["p", "p"]) == (0.0, 1.0)
     assert independent_pairs([1.0, -2.0], [3.0, -1.0], ["p", "q"]) == 2
     assert independent_pairs([1.0] * 8, [-1.0] * 8, ["p", "q"] * 4) == 2
+
+
+def test_the_interval_of_a_paired_change_by_hand() -> None:
+    # 20 items: 15 both, 3 only a, 1 only b, 1 neither. Adjusted: (3.5 - 1.5) / 22 = 0.0909,
+    # 1.96 sqrt(5 - 4 / 22) / 22 = 0.1956.
+    a = np.array([True] * 15 + [True] * 3 + [False] + [False])
+    b = np.array([True] * 15 + [False] * 3 + [True] + [False])
+    assert np.allclose(paired_change(a, b), (0.0909 - 0.1956, 0.0909 + 0.1956), atol=1e-4)
+    low, high = paired_change(b, a)
+    assert np.allclose((-high, -low), paired_change(a, b))
+
+
+def test_a_paired_change_without_discordant_items_has_a_width() -> None:
+    both = np.ones(30, dtype=bool)
+    low, high = paired_change(both, both)
+    assert low < -0.05 and high > 0.05 and math.isclose(low, -high)
+    assert paired_change(np.ones(2, dtype=bool), np.zeros(2, dtype=bool))[1] == 1.0

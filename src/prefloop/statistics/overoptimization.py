@@ -23,7 +23,7 @@ Law = Literal["best_of_n", "rl"]
 
 WINDOW_ROWS = 5
 """Least rows of a training run whose mean is compared."""
-WINDOWS = 20
+WINDOWS = 10
 """Into how many windows a long run is divided at most."""
 
 
@@ -138,7 +138,7 @@ class Windows:
 
 
 def windows_of(steps: ArrayLike) -> Windows | None:
-    """Windows of at least five rows over the steps of rows [M], at most twenty side by side; None below three."""
+    """Windows of at least five rows over the steps of rows [M], at most ten side by side; None below three."""
     distinct, place = np.unique(np.asarray(steps), return_inverse=True)
     number = len(distinct)
     width = max(math.ceil(number / WINDOWS), math.ceil(WINDOW_ROWS * number / len(place)))
