@@ -239,6 +239,27 @@ class AuditReport:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """One piece of evidence about a model, tied by hashes to what was measured. Every one has its line in a file."""
+
+    name: str
+    """What was measured, for example "win_rate" or "suite/citations/change"."""
+    candidate_sha256: str
+    """Of the model's directory (`rundir.sha256_of`)."""
+    baseline_sha256: str
+    """Of the directory of the model that it was measured beside."""
+    data_sha256: str
+    """Of the file of prompts or texts."""
+    value: float
+    interval: tuple[float, float] | None
+    """95 % interval of `value`; None where nothing is known of it."""
+    n: int
+    """Prompts, or texts."""
+    at: str
+    """When, ISO 8601 in UTC."""
+
+
+@dataclass(frozen=True)
 class Told:
     """A command's answer where people get other words than programs, or where the answer may be no."""
 

@@ -198,7 +198,7 @@ def test_a_server_that_fails_for_good_stops_the_run(stub):
 
 def test_the_wait_doubles(stub, monkeypatch):
     waits = []
-    monkeypatch.setattr("prefloop.reward.remote.time.sleep", waits.append)
+    monkeypatch.setattr("prefloop.reward.client.time.sleep", waits.append)
     settings = ScoringConfig(retries=4, retry_seconds=0.5)
     with pytest.raises(EnvironmentStop):
         scorer_of(stub, (500, b""), settings=settings).score(PROMPTS, RESPONSES)

@@ -137,11 +137,11 @@ def _read(reader: _Reader[T], sources: Sequence[str], skip_bad: bool, *, keep_ti
     records = list(reader(sources, tally=tally))
     if not records:
         raise nothing_usable(tally, ", ".join(sources))
-    _tell_left_out(tally)
+    tell_left_out(tally)
     return Loaded(records, tally.num_rows, tally.bad, dict(tally.counts))
 
 
-def _tell_left_out(tally: Tally) -> None:
+def tell_left_out(tally: Tally) -> None:
     """Say which rows gave no record: the bad ones by their place, the others by their number."""
     if tally.bad:
         named = [

@@ -113,7 +113,7 @@ def pairs_of_file(source: Source, tally: Tally, on_vote: OnVote | None = None) -
             return None
         return _compared(row.values, source.weight, keep_ties=tally.keep_ties)
 
-    for row, pairs in _parsed_rows(source, tally, parse):
+    for row, pairs in parsed_rows(source, tally, parse):
         if pairs is not None and not pairs:
             tally.counts["ties"] += 1
         for pair in pairs or ():
@@ -144,7 +144,7 @@ def demonstrations_of_file(source: Source, tally: Tally) -> Iterator[tuple[int, 
             return None
         return _demonstrated(pairs[0].prompt, pairs[0].chosen, pairs[0].weight)
 
-    for row, demonstration in _parsed_rows(source, tally, parse):
+    for row, demonstration in parsed_rows(source, tally, parse):
         if demonstration is not None:
             yield row.line, demonstration
     for line, pair in _judged_pairs(table, source.weight, tally):
@@ -153,7 +153,7 @@ def demonstrations_of_file(source: Source, tally: Tally) -> Iterator[tuple[int, 
 
 def unpaired_of_file(source: Source, tally: Tally) -> Iterator[tuple[int, LabelledResponse]]:
     """Responses with a label of their own."""
-    for row, labelled in _parsed_rows(source, tally, lambda row: labelled_of(row.values, source.weight)):
+    for row, labelled in parsed_rows(source, tally, lambda row: labelled_of(row.values, source.weight)):
         yield row.line, labelled
 
 
@@ -165,18 +165,18 @@ def judged_comparisons(source: Source, tally: Tally) -> Iterator[tuple[int, Comp
         if kind_of(row.values) == "judgments":
             table.add(row.line, *judged_of(row.values))
 
-    for _ in _parsed_rows(source, tally, parse):
+    for _ in parsed_rows(source, tally, parse):
         pass
     yield from table.comparisons()
 
 
 def prompts_of_file(source: Source, tally: Tally) -> Iterator[tuple[int, Prompt]]:
     """The prompt of every row, of whatever kind."""
-    for row, prompt in _parsed_rows(source, tally, lambda row: prompt_of(row.values, source.weight)):
+    for row, prompt in parsed_rows(source, tally, lambda row: prompt_of(row.values, source.weight)):
         yield row.line, prompt
 
 
-def _parsed_rows(source: Source, tally: Tally, parse: Callable[[Row], R]) -> Iterator[tuple[Row, R]]:
+def parsed_rows(source: Source, tally: Tally, parse: Callable[[Row], R]) -> Iterator[tuple[Row, R]]:
     """The rows that can be used, each with what `parse` made of it; the others go to the tally."""
     for row in stream_rows(source.path, tally.refuse):
         try:

@@ -8,19 +8,17 @@ apart; other servers ignore them. Servers of prefloop also tell their model's ve
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
-import os
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx2
 
 from prefloop.console import say
+from prefloop.reward.client import Client, Retries, first_line, parsed, token_from
 from prefloop.reward.config import ScoringConfig
 from prefloop.reward.scorer import Response, finite_scores
-from prefloop.types import EnvironmentStop, InputError, Prompt
+from prefloop.types import InputError, Prompt
 
 ROWS_PER_REQUEST = 256
 """More responses go in several requests, to stay below what servers take at once."""
@@ -29,26 +27,6 @@ ROWS_PER_REQUEST = 256
 def is_server(spec: str) -> bool:
     """Whether `spec` is the address of a reward server."""
     return spec.startswith(("http://", "https://"))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def token_from(variable: str | None, *, field: str) -> str | None:
-    """The bearer token in an environment variable. Raises InputError if it is named but empty."""
-    if variable is None:
-        return None
-    token = os.environ.get(variable, "").strip()
-    if not token:
-        raise InputError(
-            f"the environment variable {variable} is not set", field=field, remedy=f"export {variable}=..."
-        )
-    return token
 
 
 def prompt_text(prompt: Prompt) -> str:
@@ -66,52 +44,28 @@ class RemoteScorer:
     """A reward server. Scores are what the server answers: it normalises, or not."""
 
     def __init__(self, url: str, settings: ScoringConfig) -> None:
-        try:
-            parsed = httpx2.URL(url)
-        except httpx2.InvalidURL as error:
-            raise InputError(f"is no address: {error}", path=url, field="reward") from error
-        if not parsed.host or parsed.userinfo:
-            problem = "holds a user or password" if parsed.userinfo else "has no host"
-            remedy = "give http://host:port/path; a token goes into the variable that server_token_env names"
-            raise InputError(f"the address {problem}", field="reward", remedy=remedy)
         self.url, self.settings = url, settings
-        token = token_from(settings.server_token_env, field="server_token_env")
-        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        # A proxy of the environment cannot reach this machine's own servers.
-        self._trust_env = not is_loopback(parsed.host)
-        self.version = self._version(str(parsed.copy_with(path="/health", query=None)))
+        self.client = Client(
+            "reward server",
+            url,
+            Retries(settings.timeout_seconds, settings.retries, settings.retry_seconds),
+            token=token_from(settings.server_token_env, field="server_token_env"),
+            field="reward",
+            remedy="give http://host:port/path; a token goes into the variable that server_token_env names",
+        )
+        self.version = self._version(str(self.client.parsed.copy_with(path="/health", query=None)))
 
     def _version(self, health: str) -> str:
         """The version that the server tells, or a hash of its address if it tells none."""
-        response = self._send("GET", health)
+        response = self.client.send("GET", health)
         if response.status_code in (401, 403):
             raise self._refused(response)
-        answer = _parsed(response) if response.is_success else None
+        answer = parsed(response) if response.is_success else None
         told = answer.get("reward_version") if isinstance(answer, dict) else None
         if isinstance(told, str) and told:
             return told
         say(f"reward server {self.url} does not tell its version: rollouts are marked with a hash of the address")
         return hashlib.sha256(self.url.encode()).hexdigest()[:12]
-
-    def _send(self, method: str, url: str, body: bytes | None = None) -> httpx2.Response:
-        """The server's answer. Raises EnvironmentStop where it stays away, is too slow, or fails, after all retries."""
-        settings, failure = self.settings, ""
-        headers = {**self._headers, "Content-Type": "application/json"}
-        with httpx2.Client(timeout=settings.timeout_seconds, trust_env=self._trust_env) as client:
-            for attempt in range(settings.retries + 1):
-                if attempt:
-                    time.sleep(settings.retry_seconds * 2 ** (attempt - 1))
-                try:
-                    response = client.request(method, url, content=body, headers=headers)
-                except httpx2.TimeoutException:
-                    failure = f"no answer within {settings.timeout_seconds:g} s"
-                except httpx2.RequestError as error:
-                    failure = str(error) or type(error).__name__
-                else:
-                    if response.status_code != 429 and response.status_code < 500:
-                        return response
-                    failure = f"status {response.status_code} {_first_line(response)}".rstrip()
-        raise EnvironmentStop(f"reward server {self.url}: {failure} (tried {settings.retries + 1} times)")
 
     def _request(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Mapping[str, Any]:
         template = self.settings.server_prompt_template
@@ -126,12 +80,12 @@ class RemoteScorer:
             "finished": [response.finished for response in responses],
         }
         # Columns of Parquet files hold dates and the like, which JSON does not know.
-        response = self._send("POST", self.url, json.dumps(payload, default=str).encode())
+        response = self.client.send("POST", self.url, json.dumps(payload, default=str).encode())
         if not response.is_success:
             raise self._refused(response)
-        answer = _parsed(response)
+        answer = parsed(response)
         if not isinstance(answer, dict) or "rewards" not in answer:
-            held = f"only {', '.join(answer) or 'nothing'}" if isinstance(answer, dict) else repr(_first_line(response))
+            held = f"only {', '.join(answer) or 'nothing'}" if isinstance(answer, dict) else repr(first_line(response))
             problem = f"the reward server's answer is no JSON object with a list `rewards`, but has {held}"
             raise InputError(problem, path=self.url, field="reward")
         if answer.get("reward_version", self.version) != self.version:
@@ -141,7 +95,7 @@ class RemoteScorer:
         return answer
 
     def _refused(self, response: httpx2.Response) -> InputError:
-        problem = f"the reward server refused with status {response.status_code}: {_first_line(response)}"
+        problem = f"the reward server refused with status {response.status_code}: {first_line(response)}"
         return InputError(problem, path=self.url, field="reward")
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
@@ -165,18 +119,3 @@ class RemoteScorer:
             else:
                 spreads += finite_scores(spread, asked, path=self.url, remedy=remedy, what="spreads")
         return scores, spreads
-
-
-def _parsed(response: httpx2.Response) -> Any:
-    """The JSON of an answer, or None where it is no JSON."""
-    try:
-        return response.json()
-    except ValueError:
-        return None
-
-
-def _first_line(response: httpx2.Response) -> str:
-    """The first line of an answer's text, or of its `detail` where it is JSON that has one."""
-    value = _parsed(response)
-    text = str(value["detail"]) if isinstance(value, dict) and "detail" in value else response.text
-    return next(iter(text.strip().splitlines()), "")[:200]

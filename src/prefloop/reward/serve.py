@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict
 from prefloop.console import say
 from prefloop.data.dialogue import prompt_id_of, prompt_messages, require_prompt
 from prefloop.models.load import default_device
+from prefloop.reward.client import is_loopback, token_from
 from prefloop.reward.config import RewardServeConfig
 from prefloop.reward.guard import App, Guard
-from prefloop.reward.remote import is_loopback, token_from
 from prefloop.reward.scorer import Response, Scorer
 from prefloop.reward.scoring import load_scorer
 from prefloop.types import EnvironmentStop, InputError, Message, Messages, Prompt
