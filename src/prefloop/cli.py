@@ -163,6 +163,20 @@ COMMANDS: dict[str, Command] = {
         example="prefloop sample runs/ppo prompts.jsonl --out responses.jsonl",
         positionals=("model", "prompts"),
     ),
+    "evaluate winrate": Command(
+        config="prefloop.evaluate.config:WinrateConfig",
+        run="prefloop.evaluate.winrate:run",
+        summary="Win rate of judged rows, and what it would be at equal lengths.",
+        example="prefloop evaluate winrate annotations.json",
+        positionals=("file",),
+    ),
+    "evaluate overoptimization": Command(
+        config="prefloop.evaluate.config:OveroptimizationConfig",
+        run="prefloop.evaluate.overoptimization:run",
+        summary="Whether gold still rises while the proxy is optimised.",
+        example="prefloop evaluate overoptimization scored.jsonl",
+        positionals=("file",),
+    ),
     "model interpolate": Command(
         config="prefloop.train.config:InterpolateConfig",
         run="prefloop.train.interpolate:run",
