@@ -177,6 +177,13 @@ COMMANDS: dict[str, Command] = {
         example="prefloop evaluate overoptimization scored.jsonl",
         positionals=("file",),
     ),
+    "evaluate run": Command(
+        config="prefloop.evaluate.config:EvaluateRunConfig",
+        run="prefloop.evaluate.run:run",
+        summary="Evidence about a model beside the one in use, for a gate.",
+        example="prefloop evaluate run runs/ppo --against runs/sft --prompts held-out.jsonl --judge runs/other-reward",
+        positionals=("candidate",),
+    ),
     "model interpolate": Command(
         config="prefloop.train.config:InterpolateConfig",
         run="prefloop.train.interpolate:run",

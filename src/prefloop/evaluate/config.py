@@ -50,6 +50,8 @@ class EndpointConfig(Section):
     """Longest answer in tokens."""
     token_env: str | None = None
     """Environment variable that holds the bearer token."""
+    parallel: PositiveInt = 4
+    """Questions that are asked at once."""
     timeout_seconds: PositiveFloat = 120.0
     """Longest wait: to connect, and for each part of an answer."""
     retries: NonNegativeInt = 5

@@ -107,7 +107,10 @@ def _of_samples(config: OveroptimizationConfig, measured: Measured) -> dict[str,
     drop = paired_drop(gold_curves, seed=config.seed)
     if drop is None:
         warn(warnings, f"{len(groups)} prompts are too few to say whether the curve turned over; four are the least")
-    laws = {"best_of_n": fit_law(kl, curve, "best_of_n", start=float(curve[0])), "rl": fit_law(kl, curve, "rl")}
+    laws = {
+        "best_of_n": fit_law(kl, curve, "best_of_n", start=float(curve[0])),
+        "rl": fit_law(kl, curve, "rl", start=float(curve[0])),
+    }
     points = [
         {
             "n": int(n),

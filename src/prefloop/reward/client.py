@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import ssl
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -40,12 +41,14 @@ class Client:
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         # A proxy of the environment cannot reach this machine's own servers.
         self._trust_env = not is_loopback(parsed.host)
+        # Reading the certificates takes longer than most requests.
+        self._verify = ssl.create_default_context() if parsed.scheme == "https" else False
 
     def send(self, method: str, url: str, body: bytes | None = None) -> httpx2.Response:
         """The server's answer. Raises EnvironmentStop where it stays away, is too slow, or fails, after all retries."""
         patience, failure = self.patience, ""
         headers = {**self._headers, "Content-Type": "application/json"}
-        with httpx2.Client(timeout=patience.timeout_seconds, trust_env=self._trust_env) as client:
+        with httpx2.Client(timeout=patience.timeout_seconds, trust_env=self._trust_env, verify=self._verify) as client:
             for attempt in range(patience.retries + 1):
                 if attempt:
                     time.sleep(patience.retry_seconds * 2 ** (attempt - 1))

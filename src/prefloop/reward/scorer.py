@@ -42,7 +42,13 @@ class Scorer(Protocol):
 
 
 def finite_scores(
-    values: Any, prompts: Sequence[Prompt], *, path: str | Path | None, remedy: str, what: str = "scores"
+    values: Any,
+    prompts: Sequence[Prompt],
+    *,
+    path: str | Path | None,
+    remedy: str,
+    what: str = "scores",
+    field: str = "reward",
 ) -> list[float]:
     """`values` as floats, if they are one finite number for each prompt.
 
@@ -52,9 +58,9 @@ def finite_scores(
     if not isinstance(values, (list, tuple)) or len(values) != len(prompts):
         found = f"{len(values)} {what}" if isinstance(values, (list, tuple)) else type(values).__name__
         problem = f"returned {found} for {len(prompts)} responses"
-        raise InputError(problem, path=path, field="reward", remedy=remedy)
+        raise InputError(problem, path=path, field=field, remedy=remedy)
     for prompt, value in zip(prompts, values, strict=True):
         if not isinstance(value, numbers.Real) or not math.isfinite(value):
             problem = f"returned {value!r} for the prompt {prompt.messages[-1].content[:60]!r}"
-            raise InputError(problem, path=path, field="reward", remedy=remedy)
+            raise InputError(problem, path=path, field=field, remedy=remedy)
     return [float(value) for value in values]
