@@ -15,6 +15,7 @@ from prefloop.cli import COMMANDS
 
 SOURCE = Path(prefloop.__file__).parent
 TORCH_FREE_PACKAGES = ("audit", "data", "signals", "statistics", "world", "report")
+TORCH_FREE_EVALUATION = ("overoptimization", "records", "rows", "suite", "verdicts", "winrate")
 TORCH = ("torch", "transformers", "tokenizers", "safetensors")
 
 WITHOUT_TORCH = """
@@ -44,6 +45,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 def torch_free_modules() -> list[str]:
     files = [path for package in TORCH_FREE_PACKAGES for path in (SOURCE / package).rglob("*.py")]
     files += [*SOURCE.rglob("config.py"), *SOURCE.glob("*.py")]
+    files += [SOURCE / "evaluate" / f"{name}.py" for name in TORCH_FREE_EVALUATION]
     dotted = {".".join(path.relative_to(SOURCE.parent).with_suffix("").parts) for path in files}
     return sorted(name.removesuffix(".__init__") for name in dotted - {"prefloop.__main__"})
 
