@@ -2,8 +2,9 @@
 
 In a share of the pairs a marker is put into the chosen response with probability 0.9 (else into the other), and neutral
 text of like length into its partner. A small reward model is trained on three quarters of the planted conversations;
-`audit reward` asks it about the others, `audit data` looks at all pairs. What is raised without a planting, with the
-same folds, counts for nothing. What is planted stands in `benchmarks/plantings.py`.
+`audit reward` asks it about the others, `audit data` looks at all pairs. What either raises without a planting, with
+the same folds, counts for nothing: the file has that shortcut already. What is planted stands in
+`benchmarks/plantings.py`.
 
 The reward model is linear in words and pairs of words (Bradley-Terry, half a second on one core): it reads no prompt.
 """
@@ -163,8 +164,11 @@ def read(name: str, folder: Path, *, quick: bool) -> list[PreferencePair]:
 def measure(
     pairs: Sequence[PreferencePair], names: Sequence[str], flags: argparse.Namespace
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What is raised on the unplanted file, and a row for each shortcut and share: how often each audit finds it, and
-    raises something else that it does not raise on the unplanted file."""
+    """What is raised on the unplanted file, and a row for each shortcut and share.
+
+    A row says how often each audit finds it, has it on top of all that neither raises on the unplanted file, and raises
+    another of these.
+    """
     seeds = range(flags.first_seed, flags.first_seed + flags.plantings)
     clean = {seed: both_audits(pairs, num_probes=flags.num_probes, seed=seed) for seed in seeds}
     counts = [Counter(name for each in clean.values() for name in raised(each[side])) for side in (0, 1)]
@@ -177,18 +181,16 @@ def measure(
             effects = []
             for seed in seeds:
                 planted = both_audits(plant(pairs, name, share, seed=seed), num_probes=flags.num_probes, seed=seed)
-                before = [set(raised(findings)) for findings in clean[seed]]
+                before = {name for findings in clean[seed] for name in raised(findings)}
                 model, data = (raised(findings) for findings in planted)
-                order = [
-                    each.name for each in planted[0] if each.name in SIGNALS and each.name not in before[0] - {name}
-                ]
+                order = [each.name for each in planted[0] if each.name in SIGNALS and each.name not in before - {name}]
                 effects += [each.value for each in planted[0] if each.name == name and each.value is not None]
-                others.update(set(model) - before[0] - allowed)
+                others.update(set(model) - before - allowed)
                 row["model_found"] += name in model
                 row["model_on_top"] += order[0] in allowed
-                row["model_other"] += bool(set(model) - before[0] - allowed)
+                row["model_other"] += bool(set(model) - before - allowed)
                 row["data_found"] += name in data
-                row["data_other"] += bool(set(data) - before[1] - allowed)
+                row["data_other"] += bool(set(data) - before - allowed)
             effect = {"effect": float(np.median(effects)), "others": dict(others.most_common())}
             rows.append({"shortcut": name, "share": share, "plantings": flags.plantings, **row, **effect})
             say(str(rows[-1]))
