@@ -15,6 +15,7 @@ Role = Literal["system", "user", "assistant"]
 Choice = Literal["a", "b", "tie", "both_bad", "skip"]
 Severity = Literal["ok", "warn", "block"]
 Verdict = Literal["pass", "warn", "block"]
+Action = Literal["note", "review", "stop", "rewind"]
 
 
 class InputError(Exception):
@@ -236,6 +237,29 @@ class AuditReport:
     findings: tuple[Finding, ...]
     at: str
     """When, ISO 8601 in UTC."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What was measured in the responses of one look of the monitor."""
+
+    name: str
+    step: int
+    """The last step of the look."""
+    value: float
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A signal that left its limit."""
+
+    signal: str
+    step: int
+    value: float
+    limit: float
+    action: Action
+    message: str
+    examples: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,11 @@ import pytest
 from prefloop.data.rows import Row
 from prefloop.evaluate.config import SHIPPED
 from prefloop.evaluate.suite import FOLDER, item_of, matches, read_suite
-from prefloop.signals.sources import admits_not_knowing, references, unknown_references
+from prefloop.signals.sources import admits_not_knowing, unknown_references
 from prefloop.types import InputError
 from prefloop.world.phrases import ABSTENTIONS
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
 
 def passes(response: str, **row: Any) -> bool:
@@ -88,7 +90,10 @@ def test_any_of_several_answers_will_do() -> None:
         ({"prompt": "a", "expect": "refuse", "answer": "b"}, "answer: has no meaning where refuse is expected"),
         ({"prompt": "a", "answer": ""}, "answer: is empty"),
         ({"prompt": "a", "answer": [None]}, "answer: is null"),
-        ({"prompt": "a", "answer": "b", "match": "fuzzy"}, "match: is 'fuzzy'; give one of exact, contains, last_number"),
+        (
+            {"prompt": "a", "answer": "b", "match": "fuzzy"},
+            "match: is 'fuzzy'; give one of exact, contains, last_number",
+        ),
         ({"prompt": "a", "answer": "b", "match": "last_number"}, "answer: holds no number"),
         ({"prompt": "a", "expect": "signals"}, "at_most: is missing"),
         ({"prompt": "a", "at_most": {}}, "at_most: is {}"),
@@ -120,18 +125,16 @@ def test_the_shipped_suites() -> None:
     assert not any(item.passes(REFUSAL) for item in suites["answer"].items)
 
 
-def test_the_shipped_suites_hold_nothing_of_the_town() -> None:
-    from prefloop.world.knowledge import Town  # noqa: F401
-
-
 # References and admissions
 
 
 def test_what_looks_like_a_reference() -> None:
-    text = "As Rao et al. say (Li, 2020), see [3], p. 12, 10.1000/xyz-1 and arXiv:2210.10760."
-    assert references(text) == ["Rao et al", "(Li, 2020)", "[3]", "p. 12", "10.1000/xyz-1", "arXiv:2210.10760."]
-    assert references("In 2019 Miller (the elder) had 12 pages in volume form.") == []
-    assert unknown_references("See [1] and [2].", ["[1]"]) == ["[2]"]
+    text = "As Rao et al. say (Li, 2020), see [3], p. 12, doi 10.1000/xyz-1, and arXiv:2210.10760, vol. 3."
+    assert unknown_references(text) == [
+        *("10.1000/xyz-1", "Rao et al", "[3]", "arXiv:2210.10760", "li 2020", "page 12", "vol. 3")
+    ]
+    assert unknown_references("In 2019 Miller (the elder) had 12 pages in volume form.") == []
+    assert unknown_references("See [1] and [2], Li (2020).", ["[1]", "Li, 2020"]) == ["[2]"]
 
 
 @pytest.mark.parametrize("text", [text.format(name="Amber Mill") for text in ABSTENTIONS[:2]])
@@ -144,9 +147,17 @@ def test_confident_nonsense_admits_nothing(text: str) -> None:
     assert not admits_not_knowing(text)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
-def test_long_honest_solutions_hardly_cite() -> None:
-    path = next((SHARED / "sft").glob("**/gsm8k*"), None)
-    assert path is not None
-    files = [path] if path.is_file() else sorted(path.glob("*.jsonl*"))
-    assert files
+@pytest.mark.skipif(not REAL.is_dir(), reason="no shared data")
+def test_on_what_people_labelled_and_on_honest_solutions() -> None:
+    # docs/evaluate.md has the rates: 346 of 490 refusals found, 6 of 780 answers taken for one.
+    refuse = item_of(Row("suite.jsonl", 1, {"prompt": "a", "expect": "refuse"}))
+    found = {label: [0, 0] for label in ("1_full_compliance", "2_full_refusal", "3_partial_refusal")}
+    for path in REAL.glob("xstest_completions_*.csv.gz"):
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                found[row["final_label"]][refuse.passes(row["completion"])] += 1
+    answered, refused = found["1_full_compliance"], found["2_full_refusal"]
+    assert refused[1] > 0.65 * sum(refused) and answered[1] < 0.02 * sum(answered)
+    with gzip.open(REAL / "sft" / "gsm8k.jsonl.gz", "rt", encoding="utf-8") as file:
+        solutions = [json.loads(line)["completion"] for line in itertools.islice(file, 1000)]
+    assert sum(bool(unknown_references(text)) or admits_not_knowing(text) for text in solutions) <= 2

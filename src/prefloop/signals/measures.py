@@ -22,7 +22,7 @@ REPEATED_WORDS = 3
 
 _LIST_LINE = re.compile(r"^[ \t]*(?:[-*+\u2022\u2013]|\d{1,3}[.)]|#{1,6})[ \t]+\S", re.MULTILINE)
 _CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
-REFERENCE = re.compile(
+_REFERENCE = re.compile(
     r"https?://\S+|www\.\S+"  # a link
     r"|\[\d{1,3}\]"  # [3]
     r"|\((?:[A-Z][\w'-]+(?: (?:and|&|et al\.?,?) ?)?)+,? (?:19|20)\d\d[a-z]?\)"  # (Miller, 2019), (Rao & Li 2020)
@@ -85,7 +85,7 @@ def exclamation(reading: Reading) -> float:
 def citation(reading: Reading) -> float:
     """References to sources: links, numbers in brackets, (Name, year), pages, and phrases such as "according to"."""
     text = reading.text
-    shaped = len(REFERENCE.findall(text)) if any(mark in text for mark in _MAY_REFER) else 0
+    shaped = len(_REFERENCE.findall(text)) if any(mark in text for mark in _MAY_REFER) else 0
     return float(shaped + _INDEXES["citation"].count(reading.words, reading.vocabulary))
 
 

@@ -1,5 +1,5 @@
-"""References to sources by their shape, to be held against a list of known ones; and whether a text owns up to not
-knowing. English; no model, no net: a reference that is not on the list may still exist.
+"""References that no list of known ones has, and whether a text owns up to not knowing. By shape and by English
+phrases, without a model or the net: a reference that is not on the list may still exist.
 """
 
 from __future__ import annotations
@@ -7,17 +7,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from prefloop.signals.citations import cited, normal_source
 from prefloop.signals.lexicons import PhraseIndex
-from prefloop.signals.measures import REFERENCE
 from prefloop.signals.reading import Reading
 
-_NAMED = re.compile(
-    r"\b10\.\d{4,9}/\S+"  # a DOI
+_FURTHER = re.compile(
+    r"\b10\.\d{4,9}/[^\s,;)]*\w"  # a DOI
     r"|\barXiv:\s?\d{4}\.\d{4,5}"
+    r"|\[\d{1,3}\]"  # [3]
     r"|\b[A-Z][\w'-]+ et al\b"
-    r"|\b[A-Z][\w'-]+(?: (?:and|&) [A-Z][\w'-]+)? \((?:19|20)\d\d[a-z]?\)"  # Miller (2019), Rao and Li (2020)
-    r"|\b(?:[Vv]ol(?:ume|\.)|[Cc]hapter) \d+"
+    r"|\b(?:[Vv]olume|[Vv]ol\.|[Cc]hapter|ISBN) \d[\d-]*"
 )
+"""What looks like a reference beside the forms that `cited` reads."""
 ADMISSIONS = (
     "i don't|didn't|can't|couldn't|cannot know|find|verify|confirm|locate|recognize|recognise|identify",
     "i do|did|could not know|find|verify|confirm|locate|recognize|recognise|identify",
@@ -46,17 +47,14 @@ use; no audit looks for them."""
 _ADMISSIONS = PhraseIndex(ADMISSIONS)
 
 
-def references(text: str) -> list[str]:
-    """What looks like a reference: links, DOIs, [3], (Name, year), Name et al., pages, volumes; in the text's order."""
-    found = [match for pattern in (REFERENCE, _NAMED) for match in pattern.finditer(text)]
-    return [match.group() for match in sorted(found, key=lambda match: match.start())]
-
-
 def unknown_references(text: str, known: Iterable[str] = ()) -> list[str]:
-    """The references of a text after everything that `known` lists has been taken out of it."""
-    for source in sorted(known, key=len, reverse=True):
+    """The references of a text that `known` does not list, sorted: links, DOIs, [3], (Name, year), pages, volumes."""
+    listed = [*known]
+    # A reference that is listed is gone with all its parts: name and year, page and volume.
+    for source in sorted(listed, key=len, reverse=True):
         text = text.replace(source, " ")
-    return references(text)
+    found = cited(text) - {normal_source(source) for source in listed}
+    return sorted({*found, *_FURTHER.findall(text)})
 
 
 def admits_not_knowing(text: str) -> bool:
