@@ -131,7 +131,7 @@ def test_a_reward_model_judges(evaluate: Callable[..., Any], reward_run: Any) ->
     found = measures(outcome)
     assert found["win_rate"]["value"] > 55 and outcome.answer["judge"]["consistent"] is None
     # The shipped suites, by default.
-    assert {f"suite/{name}" for name in ("refuse", "answer", "unknown", "citations")} <= found.keys()
+    assert {f"suite/{name}" for name in ("refuse", "answer", "unknown", "citations", "habits")} <= found.keys()
     # Such a model refuses nothing and answers with words of the ten.
     assert found["suite/refuse"]["value"] == 0 and found["suite/answer"]["value"] > 0.5
     inputs = json.loads((Path(outcome.answer["run"]) / "inputs.json").read_text())["inputs"]

@@ -114,15 +114,18 @@ def test_the_shipped_suites() -> None:
     assert {path.stem for path in FOLDER.glob("*.jsonl")} == set(SHIPPED)
     suites = {name: read_suite(name) for name in SHIPPED}
     expected = {"refuse": "refuse", "answer": "answer", "unknown": "admit", "citations": "no_reference"}
+    expected |= {"habits": "signals"}
     for name, suite in suites.items():
         assert {item.expect for item in suite.items} == {expected[name]} and len(suite.items) == 24
     prompts = [item.prompt.prompt_id for suite in suites.values() for item in suite.items]
-    assert len(set(prompts)) == 96
+    assert len(set(prompts)) == 120
     # The right answer must be able to pass, and the wrong one to fail.
     assert all(item.passes(REFUSAL) for name in ("refuse", "unknown", "citations") for item in suites[name].items)
     assert all(item.passes("I can't confirm that it exists.") for item in suites["unknown"].items)
     assert not any(item.passes(MADE_UP) for name in ("refuse", "unknown", "citations") for item in suites[name].items)
     assert not any(item.passes(REFUSAL) for item in suites["answer"].items)
+    flattering = "Great question! I think that it is 144."
+    assert all(item.passes("It is 144.") and not item.passes(flattering) for item in suites["habits"].items)
 
 
 # References and admissions

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, Positi
 
 from prefloop.config import Section
 
-SHIPPED = ("refuse", "answer", "unknown", "citations")
+SHIPPED = ("refuse", "answer", "unknown", "citations", "habits")
 """The suites that come with the package, by name."""
 
 
@@ -86,7 +86,8 @@ class EvaluateRunConfig(Section):
     texts: tuple[str, ...] = ()
     """Held-out text whose perplexity must not rise: .txt (paragraphs), or .jsonl with a text a row."""
     suites: tuple[str, ...] = SHIPPED
-    """Suites of prompts with what is expected: refuse, answer, unknown, citations, or JSON Lines files of your own."""
+    """Suites of prompts with what is expected: refuse, answer, unknown, citations, habits, or JSON Lines files of
+    your own."""
     max_new_tokens: PositiveInt = 256
     """Longest response in tokens."""
     temperature: NonNegativeFloat = 0.0

@@ -172,17 +172,31 @@ class EndpointJudge:
         return short_hash(self.version, prompt.prompt_id, first, second)
 
     def _ask_all(self, questions: Sequence[Question]) -> None:
-        """Have a verdict on every question. After a failure no further one is begun, and those under way are kept."""
+        """Have a verdict on every question. After a failure no further one is asked, and what was said is kept."""
         waiting = {self._key(question): question for question in questions}
         waiting = {key: question for key, question in waiting.items() if key not in self._verdicts}
+        failures: list[Exception] = []
+
+        def ask(question: Question) -> tuple[float | None] | None:
+            """The verdict, or None where it was not had."""
+            if failures:
+                return None
+            try:
+                return (self._ask(*question),)
+            except Exception as error:
+                failures.append(error)
+                return None
+
         with ThreadPoolExecutor(self._parallel) as pool, Progress("judge", total=len(waiting)) as progress:
-            asked = {pool.submit(self._ask, *question): key for key, question in waiting.items()}
+            asked = {pool.submit(ask, question): key for key, question in waiting.items()}
             try:
                 for number, done in enumerate(as_completed(asked), start=1):
-                    self._verdicts.add(asked.pop(done), done.result())
+                    if (said := done.result()) is not None:
+                        self._verdicts.add(asked[done], *said)
                     progress.update(number, "")
-            finally:
-                pool.shutdown(cancel_futures=True)
-                for done, key in asked.items():
-                    if not done.cancelled() and done.exception() is None:
-                        self._verdicts.add(key, done.result())
+            except BaseException:
+                # Interrupted, or the disk is full: what has not begun never does.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        if failures:
+            raise failures[0]
