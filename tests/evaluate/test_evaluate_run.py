@@ -253,10 +253,12 @@ def test_a_question_of_ones_own(evaluate: Callable[..., Any], endpoint: Any, fil
     endpoint.reply = lambda _: completion("A")
     (files / "ask.txt").write_text("{second} or {first}, for {prompt}?")
     words = ("--judge", endpoint.url, "--endpoint.model", "m", "--suites", files / "words.jsonl")
-    words += ("--endpoint.prompt",)
+    words += ("--endpoint.parallel", 1, "--endpoint.prompt")
     assert evaluate(*words, files / "ask.txt").code == 0
     asked = json.loads(endpoint.requests[0][1])["messages"][0]["content"]
     assert asked.endswith("for name things like the tree or the tree?")
+    gone = evaluate(*words, files / "gone.txt", "--out", files / "b")
+    assert "gone.txt: endpoint.prompt: no such file" in gone.problem
     (files / "bad.txt").write_text("{first} or {second}?")
     assert (
         "endpoint.prompt: has no {prompt}; write" in evaluate(*words, files / "bad.txt", "--out", files / "b").problem
@@ -277,6 +279,13 @@ def test_a_question_of_ones_own(evaluate: Callable[..., Any], endpoint: Any, fil
         (["--judge", "{tmp}/judges.py:beyond", "--suites", "refuse", "refuse"], "have one name; rename one"),
         (["--judge", "{tmp}/judges.py:beyond", "--texts", "{tmp}/none.txt"], "none.txt: texts: no such file"),
         (["--judge", "{tmp}/judges.py:beyond", "--texts", "{tmp}/empty.txt"], "the file holds no text"),
+        (["--judge", "{tmp}/judges.py:beyond", "--texts", "{tmp}/latin.txt"], "latin.txt: texts: not UTF-8; save the"),
+        (["--judge", "{tmp}/judges.py:beyond", "--texts", "{tmp}/bad.jsonl"], "bad.jsonl:1: text: is empty; give one"),
+        (
+            ["--judge", "{tmp}/judges.py:beyond", "--texts", "{tmp}/rows.jsonl", "{tmp}/rows.jsonl"],
+            "two files have one",
+        ),
+        (["--judge", "{tmp}/judges.py:beyond", "--suites", "{tmp}/prompts.jsonl"], "have one name; rename one"),
         (["--judge", "{tmp}/judges.py:beyond", "--endpoint.model", "m"], "judge: a judge model needs one address"),
         ([], "prompts and judge belong together: give both or neither"),
         (["--judge", "x", "--endpoint.retries", 3], "retries has no effect without model"),
@@ -287,9 +296,19 @@ def test_what_cannot_be_used_is_named_and_leaves_no_evidence(
 ) -> None:
     (files / "empty.jsonl").write_text("")
     (files / "empty.txt").write_text("\n \n")
+    (files / "latin.txt").write_bytes(b"caf\xe9")
+    (files / "bad.jsonl").write_text('{"text": ""}\n')
+    (files / "prompts.jsonl").write_text('{"prompt": "a", "expect": "refuse"}\n')
     outcome = evaluate(*(str(each).replace("{tmp}", str(files)) for each in settings))
     assert problem in outcome.problem
     assert not (files / "run" / "evaluations.jsonl").exists()
+
+
+def test_nothing_to_measure_is_said(prefloop: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(f"candidate: {tmp_path}\nagainst: {tmp_path}\nsuites: []\n")
+    assert "nothing to measure" in prefloop("evaluate run", "--config", tmp_path / "c.yaml").problem
+    words = ("evaluate run", tmp_path, "--against", tmp_path, "--endpoint.model", "m")
+    assert "endpoint.model has no effect without judge" in prefloop(*words).problem
 
 
 def test_a_model_that_is_not_there(prefloop: Callable[..., Any], sft_run: Any, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_texts_and_lengths_give_the_same_answer(tmp_path: Path, name: str) -> No
     assert texts == lengths and texts.keys() >= KEYS
     assert texts["difficulty_used"] and texts["length_coefficient"] < 0 and texts["num_rows"] == 300
     assert texts["length_controlled_win_rate"] < texts["win_rate"]
-    low, high = texts["length_controlled_interval"]
+    low, high = texts["length_controlled_win_rate_interval"]
     assert low < texts["length_controlled_win_rate"] < high
 
 

@@ -65,6 +65,13 @@ def test_the_fit_is_the_least_penalised_loss() -> None:
     assert np.allclose(fit_logistic(x, p, weights, penalty), best, atol=1e-4)
 
 
+def test_newtons_method_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    # After one step from zero: slope (1/2 - 9/10) over curve 1/4.
+    monkeypatch.setattr("prefloop.statistics.length_control.NEWTON_STEPS", 1)
+    found = fit_logistic(np.ones((10, 1)), np.array([1.0] * 9 + [0.0]), np.ones(10), 0.0)
+    assert math.isclose(found[0], 1.6)
+
+
 def test_theta_is_not_penalised() -> None:
     # Without a length term the answer is the win rate itself, however strong the penalty.
     found = fit_logistic(np.ones((10, 1)), np.array([1.0] * 9 + [0.0]), np.ones(10), 1e6)

@@ -216,6 +216,13 @@ def test_a_run_without_rows_at_its_end_in_one_half_is_not_judged() -> None:
     assert run_drop(windows, np.zeros(60), ["a" if place >= 40 else f"p{place}" for place in range(60)]) is None
 
 
+def test_two_prompts_are_too_few_for_a_run() -> None:
+    step = np.repeat(np.arange(30), 2)
+    windows = windows_of(step)
+    assert windows is not None
+    assert run_drop(windows, np.linspace(1, 0, 60), ["a", "b"] * 30) is None
+
+
 # Tails
 
 

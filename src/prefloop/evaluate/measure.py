@@ -68,7 +68,7 @@ class Evidence:
                 "length_controlled_win_rate",
                 sha256,
                 answer["length_controlled_win_rate"],
-                tuple(answer["length_controlled_interval"]),
+                tuple(answer["length_controlled_win_rate_interval"]),
                 len(duels),
             ),
         ]

@@ -96,7 +96,7 @@ def win_rates(rows: Sequence[JudgedRow], *, num_resamples: int, seed: int) -> di
         "standard_error": None if math.isinf(error) else 100 * error,
         "win_rate_interval": [100 * bound for bound in rate_interval(rate, error, num_instructions)],
         "length_controlled_win_rate": 100 * controlled.win_rate,
-        "length_controlled_interval": [100 * bound for bound in controlled.interval],
+        "length_controlled_win_rate_interval": [100 * bound for bound in controlled.interval],
         "length_coefficient": controlled.phi,
         "difficulty_used": controlled.psi is not None,
         "num_rows": len(rows),
