@@ -121,8 +121,16 @@ def test_a_judge_that_always_takes_the_first_says_half(evaluate: Callable[..., A
     assert outcome.code == 0, outcome.said
     assert measures(outcome)["win_rate"]["value"] == 50
     assert outcome.answer["judge"] | {"version": ""} == {
-        **{"version": "", "first_preferred": 1.0, "consistent": 0.0, "unread": 0}
+        **{"version": "", "first_preferred": 1.0, "consistent": 0.0, "unread": 0, "tuned_against": False}
     }
+
+
+def test_a_judge_that_the_candidate_was_tuned_against_is_named(
+    evaluate: Callable[..., Any], files: Path, data: Path
+) -> None:
+    outcome = evaluate("--judge", f"{data / 'rewards.py'}:count_e", "--suites", files / "words.jsonl")
+    assert outcome.code == 0 and outcome.answer["judge"]["tuned_against"]
+    assert "the candidate was tuned against this judge: its verdict is no independent evidence" in outcome.said
 
 
 def test_a_reward_model_judges(evaluate: Callable[..., Any], reward_run: Any) -> None:

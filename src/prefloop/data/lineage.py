@@ -56,6 +56,13 @@ def training_files(model: Path) -> Iterator[tuple[Path, Path, str]]:
                 waiting.append(Path(entry["path"]))
 
 
+def input_hashes(model: Path, name: str) -> set[str]:
+    """sha256 of the inputs called so (`name`, or `name:` and more) of the run that made `model`; none without one."""
+    run = _run_of(model)
+    entries = _inputs(run) if run is not None else {}
+    return {str(entry["sha256"]) for key, entry in entries.items() if key.partition(":")[0] == name}
+
+
 def _run_of(path: Path) -> Path | None:
     """The run directory that a path is, or lies in."""
     return next((place for place in (path, *path.parents) if (place / "inputs.json").is_file()), None)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.console import say
-from prefloop.data.lineage import prompts_met
+from prefloop.data.lineage import input_hashes, prompts_met
 from prefloop.data.read import read_prompts
 from prefloop.evaluate.answers import Answers, answers_of
 from prefloop.evaluate.config import SHIPPED, EvaluateRunConfig
@@ -161,6 +161,11 @@ def _side_by_side(
     if judge is None:
         scorer = load_scorer(config.judge, device=default_device(), token_budget=config.token_budget)
         judge = ScorerJudge(scorer)
+    own = input_hashes(Path(config.candidate), "reward") & {
+        sha for name, sha in hashes.items() if name.partition(":")[0] == "judge"
+    }
+    if own:
+        say("warning: the candidate was tuned against this judge: its verdict is no independent evidence")
     judged = judge.judge(duels)
     measures, winrate = evidence.of_win_rate(judged, duels, hashes["prompts"])
     texts = [[response.text for response in side] for side in (candidate, incumbent)]
@@ -171,6 +176,7 @@ def _side_by_side(
             "first_preferred": judged.first,
             "consistent": judged.consistent,
             "unread": judged.unread,
+            "tuned_against": bool(own),
         },
         "winrate": winrate,
     }
