@@ -1,0 +1,74 @@
+"""What the gate asks of the evidence. docs/registry.md has the reasons of the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from prefloop.config import Section
+
+
+class Requirement(Section):
+    """What evaluations must show. Every given evaluation of these names counts, and the worst decides."""
+
+    required: bool = True
+    """Whether the check is made at all; off, its evaluations are not looked at."""
+    evaluations: tuple[str, ...]
+    """Names of the evaluations; `*` stands for any text. Of each at least one must be given."""
+    at_least: float | None = None
+    """The whole 95 % interval must be at or above this."""
+    at_most: float | None = None
+    """The whole 95 % interval must be at or below this."""
+    min_rows: PositiveInt = 100
+    """Rows (prompts) below which an evaluation shows nothing."""
+    against_incumbent: bool = True
+    """Whether the evaluation must compare with what is live now; off, it may stand alone."""
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> Requirement:
+        if self.required and self.at_least is None and self.at_most is None:
+            raise ValueError("needs at_least or at_most; required: false leaves the check out")
+        if self.required and not self.evaluations:
+            raise ValueError("evaluations is empty; required: false leaves the check out")
+        return self
+
+
+class AuditRequirement(Section):
+    """What audits must say of what the candidate was optimised against."""
+
+    required: bool = True
+    """Whether reward models, or preference data, need an audit that does not block."""
+    accept_findings: tuple[str, ...] = ()
+    """Findings by name that may block without effect."""
+
+
+class ApprovalRequirement(Section):
+    """Whose word is needed."""
+
+    people: NonNegativeInt = 0
+    """How many different people must have approved. A refusal by anybody holds in any case."""
+
+
+class GateLimits(Section):
+    """Which checks are made, and with which limits."""
+
+    win_rate: Requirement = Requirement(evaluations=("win_rate",), at_least=50.0)
+    """Share of prompts, in per cent, on which the candidate's response is preferred to the incumbent's."""
+    length_controlled_win_rate: Requirement = Requirement(evaluations=("length_controlled_win_rate",), at_least=50.0)
+    """The same with the effect of length taken out, in per cent."""
+    held_out_reward: Requirement = Requirement(evaluations=("held_out_reward",), at_least=0.0)
+    """Candidate minus incumbent, scored by a reward model trained on other annotators' labels."""
+    retention: Requirement = Requirement(evaluations=("retention/*",), at_least=-0.02)
+    """Capabilities, candidate minus incumbent, more is better: shares, or log-likelihood in nats per token."""
+    adversarial: Requirement = Requirement(evaluations=("adversarial/*",), at_least=-0.05)
+    """Share of an adversarial suite passed, candidate minus incumbent."""
+    more: Mapping[str, Requirement] = Field(default_factory=dict)
+    """Further checks by a name of your own."""
+    audit: AuditRequirement = AuditRequirement()
+    """Audits of reward models or preference data."""
+    approval: ApprovalRequirement = ApprovalRequirement()
+    """People who must have said yes."""
+    max_age_days: PositiveFloat | None = None
+    """Evaluations and approvals older than this are stale."""
