@@ -241,7 +241,7 @@ class AuditReport:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one measurement says of a candidate, beside a baseline or alone. Evidence, if it is independent of the proxy."""
+    """What one measurement says of a candidate, beside a baseline or alone."""
 
     name: str
     """What was measured: `win_rate`, or a family and its member, `adversarial/citation_traps`."""
@@ -292,7 +292,7 @@ class GateDecision:
     candidate: str
     """sha256 of its weights."""
     incumbent: str | None
-    """sha256 of the weights that it was compared with, or None where nothing is live. Of a live candidate it is what was
+    """sha256 of the weights that it was compared with, or None where nothing is live. Of a live candidate: what was
     live before."""
     checks: tuple[Check, ...]
     verdict: GateVerdict

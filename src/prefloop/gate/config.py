@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -60,7 +59,7 @@ class GateLimits(Section):
     """The same with the effect of length taken out, in per cent."""
     held_out_reward: Requirement = Requirement(evaluations=("held_out_reward",), at_least=0.0)
     """Candidate minus incumbent, scored by a reward model trained on other annotators' labels."""
-    retention: Requirement = Requirement(evaluations=("retention/*",), at_least=-0.02)
+    retention: Requirement = Requirement(evaluations=("retention/*",), at_least=-0.05)
     """Capabilities, candidate minus incumbent, more is better: shares, or log-likelihood in nats per token."""
     adversarial: Requirement = Requirement(evaluations=("adversarial/*",), at_least=-0.05)
     """Share of an adversarial suite passed, candidate minus incumbent."""
@@ -72,3 +71,29 @@ class GateLimits(Section):
     """People who must have said yes."""
     max_age_days: PositiveFloat | None = None
     """Evaluations and approvals older than this are stale."""
+
+
+class ModelGateConfig(Section):
+    """May a candidate go live, or stay live? Exit code 1 unless the answer is "promote"."""
+
+    candidate: str
+    """Model directory or finished run, or a registered version: name:version, name for its newest, or the beginning of
+    its sha256."""
+    evidence: tuple[str, ...] = ()
+    """Files of evaluations, approvals and reports of audits: .jsonl, .json, also .gz."""
+    registry: str = "registry"
+    """Directory of the registry; what is live there is the incumbent, and the decision is recorded there."""
+    incumbent: str | None = None
+    """Without a registry: the model that is in use, as a model directory or finished run."""
+    audits: str = "audits"
+    """Directory where the reports of audits are kept."""
+    approved_by: str | None = None
+    """Your name, if you have looked at the candidate's responses and say yes."""
+    who: str | None = None
+    """Who asks; by default the user of the operating system."""
+    why: str = ""
+    """Why, for the ledger; with approved_by also for the approval."""
+    record: bool = True
+    """Record the decision in the ledger, if there is one."""
+    limits: GateLimits = GateLimits()
+    """Which checks are made, and with which limits."""
