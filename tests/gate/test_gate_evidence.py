@@ -41,9 +41,7 @@ def test_all_kinds_come_back_from_files_as_they_were_written(
     assert read_evidence([tmp_path / "c.json"]).evaluations == good.evaluations
 
 
-def test_what_is_not_known_is_null_and_further_keys_are_left_alone(
-    write: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_what_is_not_known_is_null_and_further_keys_are_left_alone(write: Callable[..., Path], tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", {**ROW, "baseline_sha256": None, "interval": [None, 60], "p_value": 0.01})
     (evaluation,) = read_evidence([file]).evaluations
     assert evaluation.baseline_sha256 == ""
@@ -85,7 +83,9 @@ def test_a_missing_field_is_named(field: str, write: Callable[..., Path], tmp_pa
     if field == "baseline_sha256":
         assert read_evidence([file]).evaluations[0].baseline_sha256 == ""
         return
-    with pytest.raises(InputError, match=f"a.jsonl:1: {field}: is missing; an evaluation, an approval or the report of"):
+    with pytest.raises(
+        InputError, match=f"a.jsonl:1: {field}: is missing; an evaluation, an approval or the report of"
+    ):
         read_evidence([file])
 
 
@@ -111,7 +111,11 @@ def test_a_wrong_approval_or_report(
     [({"verdict": "fine"}, "verdict: is 'fine'; pass, warn or block"), ({"subject_sha256": "x"}, "subject_sha256: is")],
 )
 def test_a_report_with_a_wrong_value(
-    changed: dict[str, Any], problem: str, report: Callable[..., AuditReport], tmp_path: Path, write: Callable[..., Path]
+    changed: dict[str, Any],
+    problem: str,
+    report: Callable[..., AuditReport],
+    tmp_path: Path,
+    write: Callable[..., Path],
 ) -> None:
     row = {**dataclasses.asdict(report()), **changed}
     with pytest.raises(InputError, match=f"a.jsonl:1: {problem}"):
