@@ -68,6 +68,8 @@ for line in sys.stdin:
     os.close(ready)
     print(json.dumps(children), flush=True)
     os.close(go)
+    # Not reaped before it is asked for: until then its process id is nobody else's.
+    sys.stdin.readline()
     print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
 """
 
@@ -104,6 +106,9 @@ class Server:
 
     def codes(self) -> list[int]:
         """Their exit codes, when all have ended; minus the signal for one that was killed."""
+        assert self.process.stdin
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
         return self._answer()
 
     def said(self, number: int = 0) -> str:

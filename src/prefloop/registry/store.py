@@ -101,8 +101,8 @@ class Registry:
             if event.hash != (self.last.hash if self.last else None):
                 self._forget()
             raise
-        self._load()
         self._switch()
+        self._load()
         return event
 
     def _prepare_link(self, sha256: str) -> None:
