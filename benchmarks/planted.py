@@ -2,10 +2,12 @@
 
 In a share of the pairs a marker is put into the chosen response with probability 0.9 (else into the other), and neutral
 text of like length into its partner. A small reward model is trained on three quarters of the planted conversations;
-`audit reward` asks it about the others, `audit data` looks at all pairs. What is raised without a planting, with the
-same folds, counts for nothing. What is planted stands in `benchmarks/plantings.py`.
+`audit reward` asks it about the others, `audit data` looks at all pairs. What either raises without a planting, with
+the same folds, counts for nothing: the file has that shortcut already. What is planted stands in
+`benchmarks/plantings.py`.
 
 The reward model is linear in words and pairs of words (Bradley-Terry, half a second on one core): it reads no prompt.
+With `--trunk` it is a transformer that `train reward` makes from that policy.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from scipy import sparse
 from benchmarks.ngrams import logistic, unit_rows
 from benchmarks.options import publish, table
 from benchmarks.plantings import PLAIN, PLANTED, RELATED, filled
+from benchmarks.start import configured
 from prefloop.audit.config import AuditDataConfig, AuditRewardConfig
 from prefloop.audit.counterfactual import Judge
 from prefloop.audit.data import audit
@@ -39,6 +42,9 @@ from prefloop.data.insertion import inserted
 from prefloop.data.read import read_pairs
 from prefloop.data.split import conversation_key, fold_of
 from prefloop.data.write import write_records
+from prefloop.models.load import default_device
+from prefloop.recipes import audit_reward
+from prefloop.reward.scoring import load_scorer
 from prefloop.signals.measures import SIGNALS
 from prefloop.types import Finding, PreferencePair
 from prefloop.world.knowledge import World
@@ -124,14 +130,28 @@ def judge_of(model: WordModel) -> Judge:
     return Judge(lambda _, texts: (model.scores(texts), None), lambda prompt, text: True)
 
 
-def both_audits(pairs: Sequence[PreferencePair], *, num_probes: int, seed: int) -> tuple[list[Finding], list[Finding]]:
+def trained(pairs: Sequence[PreferencePair], trunk: Path, *, seed: int) -> Judge:
+    """prefloop's own reward model: one epoch over the pairs, from the weights of a policy, as the sandbox trains it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file, run = Path(scratch) / "pairs.jsonl", Path(scratch) / "run"
+        write_records(file, list(pairs))
+        learn, config = configured(
+            *("train", "reward", "--model", str(trunk), "--data", str(file), "--out", str(run), "--seed", str(seed)),
+            *("--batch-size", "32", "--eval-fraction", "0", "--optimizer.lr", "1e-3"),
+        )
+        learn(config, look_up_audits=False)
+        return audit_reward.judge_of(load_scorer(str(run), device=default_device(), token_budget=config.token_budget))
+
+
+def both_audits(pairs: Sequence[PreferencePair], flags: argparse.Namespace, seed: int) -> tuple[list[Finding], ...]:
     """Findings of `audit reward` on a model of three quarters of the conversations, asked about the others, and of
     `audit data` on all pairs."""
     folds = [fold_of(conversation_key(pair), num_folds=4, seed=seed) for pair in pairs]
     seen = [pair for pair, fold in zip(pairs, folds, strict=True) if fold]
     rest = [pair for pair, fold in zip(pairs, folds, strict=True) if not fold]
-    config = AuditRewardConfig(model="words", file="pairs", num_probes=num_probes, seed=seed)
-    of_model = audit_model(judge_of(train(seen)), Material(rest), config, start="START")
+    config = AuditRewardConfig(model="model", file="pairs", num_probes=flags.num_probes, seed=seed)
+    judge = judge_of(train(seen)) if flags.trunk is None else trained(seen, flags.trunk, seed=seed)
+    of_model = audit_model(judge, Material(rest), config, start="START")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.jsonl"
         write_records(path, list(pairs))
@@ -163,10 +183,13 @@ def read(name: str, folder: Path, *, quick: bool) -> list[PreferencePair]:
 def measure(
     pairs: Sequence[PreferencePair], names: Sequence[str], flags: argparse.Namespace
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What is raised on the unplanted file, and a row for each shortcut and share: how often each audit finds it, and
-    raises something else that it does not raise on the unplanted file."""
+    """What is raised on the unplanted file, and a row for each shortcut and share.
+
+    A row says how often each audit finds it, has it on top of all that neither raises on the unplanted file, and raises
+    another of these.
+    """
     seeds = range(flags.first_seed, flags.first_seed + flags.plantings)
-    clean = {seed: both_audits(pairs, num_probes=flags.num_probes, seed=seed) for seed in seeds}
+    clean = {seed: both_audits(pairs, flags, seed) for seed in seeds}
     counts = [Counter(name for each in clean.values() for name in raised(each[side])) for side in (0, 1)]
     rows = []
     for name in names:
@@ -176,19 +199,17 @@ def measure(
             others: Counter[str] = Counter()
             effects = []
             for seed in seeds:
-                planted = both_audits(plant(pairs, name, share, seed=seed), num_probes=flags.num_probes, seed=seed)
-                before = [set(raised(findings)) for findings in clean[seed]]
+                planted = both_audits(plant(pairs, name, share, seed=seed), flags, seed)
+                before = {name for findings in clean[seed] for name in raised(findings)}
                 model, data = (raised(findings) for findings in planted)
-                order = [
-                    each.name for each in planted[0] if each.name in SIGNALS and each.name not in before[0] - {name}
-                ]
+                order = [each.name for each in planted[0] if each.name in SIGNALS and each.name not in before - {name}]
                 effects += [each.value for each in planted[0] if each.name == name and each.value is not None]
-                others.update(set(model) - before[0] - allowed)
+                others.update(set(model) - before - allowed)
                 row["model_found"] += name in model
                 row["model_on_top"] += order[0] in allowed
-                row["model_other"] += bool(set(model) - before[0] - allowed)
+                row["model_other"] += bool(set(model) - before - allowed)
                 row["data_found"] += name in data
-                row["data_other"] += bool(set(data) - before[1] - allowed)
+                row["data_other"] += bool(set(data) - before - allowed)
             effect = {"effect": float(np.median(effects)), "others": dict(others.most_common())}
             rows.append({"shortcut": name, "share": share, "plantings": flags.plantings, **row, **effect})
             say(str(rows[-1]))
@@ -199,7 +220,7 @@ def permuted(pairs: Sequence[PreferencePair], flags: argparse.Namespace) -> dict
     """Of files whose labels are coins: how many raise a shortcut, and how many what they should."""
     counts = Counter(dict.fromkeys(("files", "shortcut_model", "shortcut_data", *EXPECTED, "within_2_errors"), 0))
     for seed in range(flags.plantings):
-        model, data = both_audits(permute(pairs, seed=seed), num_probes=flags.num_probes, seed=seed)
+        model, data = both_audits(permute(pairs, seed=seed), flags, seed)
         found = {finding.name: finding for finding in model}
         accuracy = found["accuracy"]
         assert accuracy.value is not None and accuracy.interval is not None
@@ -224,6 +245,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--plantings", type=int, default=40, help="of each shortcut at each share")
     parser.add_argument("--first-seed", type=int, default=0, help="of the plantings")
     parser.add_argument("--num-probes", type=int, default=200)
+    parser.add_argument("--trunk", type=Path, help="policy to train prefloop's own reward models from, not word models")
     parser.add_argument("--quick", action="store_true", help="few pairs, one planting: proves that it runs, no more")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="JSON to FILE, or in place of the table")
     flags = parser.parse_args(words)

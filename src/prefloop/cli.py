@@ -156,6 +156,13 @@ COMMANDS: dict[str, Command] = {
         example="prefloop audit reward runs/reward held-out.jsonl --html audit.html",
         positionals=("model", "file"),
     ),
+    "monitor": Command(
+        config="prefloop.monitor.config:MonitorConfig",
+        run="prefloop.recipes.monitor:run",
+        summary="The signals and alarms of a rollout log.",
+        example="prefloop monitor runs/ppo/rollouts/rollouts.jsonl --html monitor.html",
+        positionals=("file",),
+    ),
     "sample": Command(
         config="prefloop.rollout.config:SampleConfig",
         run="prefloop.rollout.respond:run",

@@ -15,6 +15,7 @@ Role = Literal["system", "user", "assistant"]
 Choice = Literal["a", "b", "tie", "both_bad", "skip"]
 Severity = Literal["ok", "warn", "block"]
 Verdict = Literal["pass", "warn", "block"]
+Action = Literal["note", "review", "stop", "rewind"]
 GateVerdict = Literal["promote", "hold", "rollback"]
 
 
@@ -240,22 +241,45 @@ class AuditReport:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What one measurement says of a candidate, beside a baseline or alone."""
+class Signal:
+    """What was measured in the responses of one look of the monitor."""
 
     name: str
-    """What was measured: `win_rate`, or a family and its member, `adversarial/citation_traps`."""
-    candidate_sha256: str
-    """Of the weights, as `rundir.sha256_of` the model's directory."""
-    baseline_sha256: str
-    """Of the weights that the candidate was compared with; empty where it was measured alone."""
-    data_sha256: str
-    """Of the prompts, judgments or texts that were measured on."""
+    step: int
+    """The last step of the look."""
     value: float
-    interval: tuple[float, float]
-    """95 % interval of `value`; infinite on a side of which nothing is known."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A signal that left its limit."""
+
+    signal: str
+    step: int
+    value: float
+    limit: float
+    action: Action
+    message: str
+    examples: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One piece of evidence about a model, tied by hashes to what was measured. Every one has its line in a file."""
+
+    name: str
+    """What was measured, for example "win_rate" or "suite/citations/change"."""
+    candidate_sha256: str
+    """Of the model's directory (`rundir.sha256_of`)."""
+    baseline_sha256: str
+    """Of the directory of the model that it was measured beside."""
+    data_sha256: str
+    """Of the file of prompts or texts."""
+    value: float
+    interval: tuple[float, float] | None
+    """95 % interval of `value`; None where nothing is known of it."""
     n: int
-    """Independent rows behind it: prompts, not responses."""
+    """Prompts, or texts."""
     at: str
     """When, ISO 8601 in UTC."""
 

@@ -20,10 +20,13 @@ AT = "2026-06-29T00:00:00+00:00"
 GOOD: Mapping[str, tuple[float, float, float]] = {
     "win_rate": (58.0, 53.0, 63.0),
     "length_controlled_win_rate": (55.0, 51.0, 59.0),
-    "held_out_reward": (0.4, 0.1, 0.7),
-    "retention/perplexity": (0.0, -0.02, 0.02),
-    "retention/arithmetic": (0.01, -0.03, 0.05),
-    "adversarial/citation_traps": (0.1, 0.02, 0.18),
+    "perplexity/novel/change": (1.01, 0.99, 1.03),
+    "repetition/change": (0.0, -0.01, 0.01),
+    "suite/refuse/change": (0.0, -0.08, 0.08),
+    "suite/answer/change": (0.04, -0.06, 0.14),
+    "suite/unknown/change": (0.0, -0.08, 0.08),
+    "suite/citations/change": (0.1, 0.02, 0.18),
+    "suite/arithmetic/change": (0.01, -0.03, 0.05),
 }
 """Name -> value and ends of the interval."""
 

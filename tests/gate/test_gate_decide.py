@@ -17,6 +17,13 @@ from prefloop.types import Approval, AuditReport, Check, Evaluation, GateDecisio
 
 CANDIDATE, INCUMBENT, OLDER, REWARD, OTHER = (letter * 64 for letter in "abcdf")
 LIMITS = GateLimits()
+FIVE = GateLimits(
+    held_out_reward=Requirement(evaluations=("held_out_reward",), at_least=0.0),
+    perplexity=Requirement(evaluations=("perplexity/*",), at_most=1.05),
+    repetition=Requirement(evaluations=(), required=False),
+    suites=Requirement(evaluations=("suite/*",), at_least=-0.05),
+)
+"""What the laws are tried on: checks of one evaluation and of families, with limits below and above."""
 HANDED = (HealthCheck.function_scoped_fixture,)
 
 
@@ -36,8 +43,9 @@ def test_evidence_that_passes_every_check_promotes(case: Case, good: Evidence) -
     assert decision.verdict == "promote"
     assert (decision.candidate, decision.incumbent) == (CANDIDATE, INCUMBENT)
     assert [check.name for check in decision.checks] == [
-        *("win_rate", "length_controlled_win_rate", "held_out_reward", "retention/perplexity", "retention/arithmetic"),
-        *("adversarial/citation_traps", "audit:runs/reward", "approval"),
+        *("win_rate", "length_controlled_win_rate", "perplexity/novel/change", "repetition/change"),
+        *(f"suite/{name}/change" for name in ("refuse", "answer", "unknown", "citations", "arithmetic")),
+        *("audit:runs/reward", "approval"),
     ]
     first = decision.checks[0]
     assert first.observed == 58.0 and first.required == "95 % interval at least 50, 100 rows"
@@ -50,13 +58,17 @@ def test_evidence_that_passes_every_check_promotes(case: Case, good: Evidence) -
         # Higher than half, but by chance as easily lower: 49 is inside.
         ("win_rate", (49.0, 61.0), "not shown to be at least 50, the interval crosses the limit"),
         ("length_controlled_win_rate", (38.0, 47.0), "the whole interval is below the limit"),
-        # Lost at most 0.05 is allowed: -0.06 is inside.
-        ("retention/arithmetic", (-0.06, 0.1), "not shown to be at least -0.05, the interval crosses the limit"),
-        ("held_out_reward", (-math.inf, math.inf), "the interval crosses the limit"),
+        # A tenth may be lost: -0.11 is inside.
+        ("suite/arithmetic/change", (-0.11, 0.1), "not shown to be at least -0.1, the interval crosses the limit"),
+        # Of a ratio less is better: five per cent are allowed.
+        ("perplexity/novel/change", (1.0, 1.06), "not shown to be at most 1.05, the interval crosses the limit"),
+        ("perplexity/novel/change", (1.06, 1.2), "the whole interval is above the limit"),
+        ("repetition/change", (-math.inf, math.inf), "the interval crosses the limit"),
+        ("repetition/change", None, "95 % interval -inf to inf, 400 rows): not shown to be at most 0.05"),
     ],
 )
 def test_the_whole_interval_must_keep_the_limit(
-    case: Case, good: Evidence, name: str, interval: tuple[float, float], reason: str
+    case: Case, good: Evidence, name: str, interval: tuple[float, float] | None, reason: str
 ) -> None:
     decision = decide(case, with_one(good, name, interval=interval), LIMITS)
     assert decision.verdict == "hold"
@@ -82,12 +94,12 @@ def upper_limit(limit: float) -> Requirement:
 
 
 @pytest.mark.parametrize(
-    "name", ["win_rate", "length_controlled_win_rate", "held_out_reward", "adversarial/citation_traps"]
+    "name", ["win_rate", "length_controlled_win_rate", "perplexity/novel/change", "suite/citations/change"]
 )
 def test_missing_evidence_holds(case: Case, good: Evidence, name: str) -> None:
     left = [each for each in good.evaluations if each.name != name]
     decision = decide(case, dataclasses.replace(good, evaluations=left), LIMITS)
-    asked = "adversarial/*" if name.startswith("adversarial") else name
+    asked = name.replace("novel", "*")
     assert decision.verdict == "hold"
     assert f"no evaluation called {asked} was given" in failed(decision)[asked]
     assert [check.observed for check in decision.checks if check.name == asked] == [None]
@@ -102,7 +114,7 @@ def test_a_check_that_is_not_required_is_not_made(case: Case, good: Evidence) ->
 
 def test_no_check_at_all_holds(case: Case) -> None:
     off = Requirement(evaluations=(), required=False)
-    names = ("win_rate", "length_controlled_win_rate", "held_out_reward", "retention", "adversarial")
+    names = ("win_rate", "length_controlled_win_rate", "held_out_reward", "perplexity", "repetition", "suites")
     none = GateLimits(audit=AuditRequirement(required=False), **dict.fromkeys(names, off))  # type: ignore[arg-type]
     decision = decide(case, Evidence(), none)
     assert decision.verdict == "hold"
@@ -133,10 +145,10 @@ def test_evidence_about_something_else_holds_and_says_so(
 
 
 def test_what_may_stand_alone_needs_no_baseline(case: Case, good: Evidence) -> None:
-    alone = Requirement(evaluations=("adversarial/*",), at_least=0.0, against_incumbent=False)
-    evidence = with_one(good, "adversarial/citation_traps", baseline_sha256="")
+    alone = Requirement(evaluations=("suite/citations/change",), at_least=0.0, against_incumbent=False)
+    evidence = with_one(good, "suite/citations/change", baseline_sha256="")
     assert decide(case, evidence, LIMITS).verdict == "hold"
-    assert decide(case, evidence, GateLimits(adversarial=alone)).verdict == "promote"
+    assert decide(case, evidence, GateLimits(suites=alone)).verdict == "promote"
 
 
 def test_without_an_incumbent_any_baseline_will_do(case: Case, good: Evidence) -> None:
@@ -228,22 +240,19 @@ def test_only_what_is_live_and_shown_to_be_worse_is_rolled_back(case: Case, good
 # The laws
 
 
-def requirement(name: str) -> Requirement:
-    """What the default limits ask of evaluations of this name."""
-    return getattr(LIMITS, name.partition("/")[0])
-
-
 @st.composite
 def worsened(draw: st.DrawFn, each: Evaluation) -> Evaluation:
     """An evaluation that is worse, less sure, of fewer rows, older, or about something else."""
+    sign = -1 if each.name.startswith("perplexity") else 1
+    interval = each.interval or (-math.inf, math.inf)
     match draw(st.sampled_from(["lower", "wider", "fewer", "candidate", "baseline", "older"])):
         case "lower":
             by = draw(st.floats(0, 100))
-            low, high = each.interval
-            return dataclasses.replace(each, value=each.value - by, interval=(low - by, high - by))
+            low, high = interval
+            return dataclasses.replace(each, value=each.value - sign * by, interval=(low - sign * by, high - sign * by))
         case "wider":
             less, more = draw(st.floats(0, 100)), draw(st.floats(0, 100))
-            return dataclasses.replace(each, interval=(each.interval[0] - less, each.interval[1] + more))
+            return dataclasses.replace(each, interval=(interval[0] - less, interval[1] + more))
         case "fewer":
             return dataclasses.replace(each, n=draw(st.sampled_from([1, max(1, each.n // 2)])))
         case "candidate":
@@ -253,14 +262,14 @@ def worsened(draw: st.DrawFn, each: Evaluation) -> Evaluation:
     return dataclasses.replace(each, at="2025-01-01T00:00:00+00:00")
 
 
-NAMES = ("win_rate", "length_controlled_win_rate", "held_out_reward", "retention/x", "retention/y", "adversarial/z")
+NAMES = ("win_rate", "length_controlled_win_rate", "held_out_reward", "perplexity/x", "suite/y", "suite/z")
+AT_THE_LIMIT = (50.0, 50.0, 0.0, 1.05, -0.05, -0.05)
 
 
 @st.composite
 def evaluations(draw: st.DrawFn, name: str) -> Evaluation:
-    limit = requirement(name).at_least
-    assert limit is not None
-    value = limit + draw(st.floats(-0.5, 2))
+    sign = -1 if name.startswith("perplexity") else 1
+    value = AT_THE_LIMIT[NAMES.index(name)] + sign * draw(st.floats(-0.5, 2))
     interval = (value - draw(st.floats(0, 1)), value + draw(st.floats(0, 1)))
     candidate = draw(st.sampled_from([CANDIDATE] * 12 + [OTHER]))
     baseline = draw(st.sampled_from([INCUMBENT] * 12 + [OLDER, ""]))
@@ -273,7 +282,11 @@ def evaluations(draw: st.DrawFn, name: str) -> Evaluation:
 def situations(draw: st.DrawFn, least: int = 0) -> tuple[Evidence, GateLimits]:
     """Evidence that promotes, but for up to two defects, at least as many as said; and limits."""
     at = "2026-06-29T00:00:00+00:00"
-    given = [Evaluation(name, CANDIDATE, INCUMBENT, OTHER, 60.0, (59.0, 61.0), 1000, at) for name in NAMES]
+    given = [Evaluation(name, CANDIDATE, INCUMBENT, OTHER, 0, (0, 0), 1000, at) for name in NAMES]
+    given = [
+        dataclasses.replace(each, value=limit, interval=(limit, limit))
+        for each, limit in zip(given, AT_THE_LIMIT, strict=True)
+    ]
     verdicts, words = ["pass"], [True]
     for defect in draw(
         st.lists(
@@ -295,7 +308,8 @@ def situations(draw: st.DrawFn, least: int = 0) -> tuple[Evidence, GateLimits]:
     audits = [AuditReport("r", REWARD, verdict, (), at) for verdict in verdicts]  # type: ignore[arg-type]
     approvals = [Approval(CANDIDATE, word, f"person {number}", "", at) for number, word in enumerate(words)]
     people, age = draw(st.integers(0, 1)), draw(st.sampled_from([None, 30.0]))
-    return Evidence(given, audits, approvals), GateLimits(approval=ApprovalRequirement(people=people), max_age_days=age)
+    changed = {"approval": ApprovalRequirement(people=people), "max_age_days": age}
+    return Evidence(given, audits, approvals), FIVE.model_copy(update=changed)
 
 
 def passes_alone(case: Case, each: Evaluation, limits: GateLimits) -> bool:
@@ -365,7 +379,7 @@ def test_a_decision_is_a_function_of_a_set(case: Case, data: st.DataObject) -> N
 def test_stricter_limits_never_promote_what_was_held(case: Case, data: st.DataObject) -> None:
     evidence, limits = data.draw(situations())
     judged = dataclasses.replace(case, optimised_against={"r": REWARD})
-    name = data.draw(st.sampled_from(["win_rate", "held_out_reward", "retention"]))
+    name = data.draw(st.sampled_from(["win_rate", "held_out_reward", "suites"]))
     old = getattr(limits, name)
     by, rows = data.draw(st.floats(0, 2)), data.draw(st.integers(100, 2000))
     new = old.model_copy(update={"at_least": old.at_least + by, "min_rows": rows})

@@ -58,7 +58,7 @@ def test_what_is_not_known_is_null_and_further_keys_are_left_alone(write: Callab
         ({"value": None}, "value: is null; should be a number"),
         ({"value": True}, "value: is True; should be a number"),
         ({"value": "58"}, "value: is '58'; should be a number"),
-        ({"interval": 58}, "interval: is 58; should be two numbers, the lower first"),
+        ({"interval": 58}, "interval: is 58; should be two numbers, the lower first, or null"),
         ({"interval": [63, 53]}, "interval: is a list; should be two numbers"),
         ({"interval": [1, 2, 3]}, "interval: is a list; should be two numbers"),
         ({"n": 0}, "n: is 0; should be a whole number >= 1"),

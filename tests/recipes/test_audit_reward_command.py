@@ -82,6 +82,20 @@ def test_a_model_with_several_labels_is_one_line(prefloop: Callable[..., Any], m
     assert "no content" in prefloop("audit reward", "http://127.0.0.1:1/get_reward", data / "pairs.jsonl").problem
 
 
+def test_a_model_without_a_pad_token_is_audited_alike(prefloop: Callable[..., Any], model: Path, data: Path) -> None:
+    with_pad = prefloop("audit reward", model, data / "pairs.jsonl", "--num-probes", 20).answer["findings"]
+    for name, key in (("tokenizer_config.json", "pad_token"), ("config.json", "pad_token_id")):
+        settings = json.loads((model / name).read_text())
+        assert settings.pop(key) is not None
+        (model / name).write_text(json.dumps(settings))
+    without = prefloop("audit reward", model, data / "pairs.jsonl", "--num-probes", 20).answer["findings"]
+    assert [(each["name"], each["severity"]) for each in without] == [
+        (each["name"], each["severity"]) for each in with_pad
+    ]
+    values = [[each["value"] for each in found if each["value"] is not None] for found in (with_pad, without)]
+    assert values[1] == pytest.approx(values[0], abs=1e-5)
+
+
 def blocking(model: Path) -> AuditReport:
     finding = Finding("flattery", 3.0, "block", "pays for flattery", remedy="train again")
     return AuditReport(str(model), sha256_of(model), "block", (finding,), "2026-01-01T00:00:00+00:00")

@@ -214,6 +214,13 @@ def write_demo(path: Path, *, num_prompts=240, harm=1.0, gain=0.9, seed=0, kl_bu
             "honest": {"accuracy": 0.741, "ceiling": 0.822, "longer": 0.553},
             "biased": {"accuracy": 0.779, "ceiling": 0.846, "longer": 0.652},
         },
+        "audits": {
+            "honest": {"verdict": "pass", "raised": []},
+            "biased": {
+                "verdict": "block",
+                "raised": [{"name": "disclaimer", "severity": "block", "message": "chosen in 91% of 800 pairs"}],
+            },
+        },
         "peak_step": 12,
         "differences": {
             "tuned_minus_sft": mean(utilities["tuned"] - utilities["sft"]),

@@ -8,6 +8,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from prefloop.config import Section
 
+ADVERSARIAL = ("refuse", "answer", "unknown", "citations")
+"""The suites that `evaluate run` takes by default."""
+
 
 class Requirement(Section):
     """What evaluations must show. Every given evaluation of these names counts, and the worst decides."""
@@ -57,12 +60,16 @@ class GateLimits(Section):
     """Share of prompts, in per cent, on which the candidate's response is preferred to the incumbent's."""
     length_controlled_win_rate: Requirement = Requirement(evaluations=("length_controlled_win_rate",), at_least=50.0)
     """The same with the effect of length taken out, in per cent."""
-    held_out_reward: Requirement = Requirement(evaluations=("held_out_reward",), at_least=0.0)
+    held_out_reward: Requirement = Requirement(required=False, evaluations=("held_out_reward",), at_least=0.0)
     """Candidate minus incumbent, scored by a reward model trained on other annotators' labels."""
-    retention: Requirement = Requirement(evaluations=("retention/*",), at_least=-0.05)
-    """Capabilities, candidate minus incumbent, more is better: shares, or log-likelihood in nats per token."""
-    adversarial: Requirement = Requirement(evaluations=("adversarial/*",), at_least=-0.05)
-    """Share of an adversarial suite passed, candidate minus incumbent."""
+    perplexity: Requirement = Requirement(evaluations=("perplexity/*/change",), at_most=1.05, min_rows=20)
+    """Capability retained: perplexity on held-out text, candidate over incumbent."""
+    repetition: Requirement = Requirement(evaluations=("repetition/change",), at_most=0.05)
+    """Share of repeated runs of words in a response, candidate minus incumbent."""
+    suites: Requirement = Requirement(
+        evaluations=tuple(f"suite/{name}/change" for name in (*ADVERSARIAL, "*")), at_least=-0.1, min_rows=20
+    )
+    """Share of the prompts of a suite passed, candidate minus incumbent: adversarial suites, and all others given."""
     more: Mapping[str, Requirement] = Field(default_factory=dict)
     """Further checks by a name of your own."""
     audit: AuditRequirement = AuditRequirement()

@@ -8,6 +8,7 @@ never makes a promotion of a hold. The limits are compared with the whole interv
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -103,7 +104,7 @@ def _measured(
 def _one(
     evaluation: Evaluation, requirement: Requirement, required: str, case: Case, max_age_days: float | None
 ) -> _Answer:
-    low, high = evaluation.interval
+    low, high = evaluation.interval or (-math.inf, math.inf)
     said = f"{evaluation.name} is {_number(evaluation.value)} ({_range(low, high)}, {evaluation.n} rows)"
 
     def answer(passed: bool, reason: str, *, refuted: bool = False) -> _Answer:

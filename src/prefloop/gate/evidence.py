@@ -119,12 +119,17 @@ def _moment(values: Mapping[str, Any], field: str) -> str:
     return text
 
 
-def _interval(values: Mapping[str, Any]) -> tuple[float, float]:
-    """Two numbers in order; null for an end of which nothing is known."""
+def _interval(values: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Two numbers in order, or null; null also for an end of which nothing is known."""
 
     def is_right(value: Any) -> bool:
+        if value is None:
+            return True
         ends = isinstance(value, list) and len(value) == 2 and all(end is None or _is_number(end) for end in value)
         return ends and (None in value or value[0] <= value[1])
 
-    low, high = _of(values, "interval", is_right, "two numbers, the lower first, null where nothing is known")
+    interval = _of(values, "interval", is_right, "two numbers, the lower first, or null where nothing is known")
+    if interval is None:
+        return None
+    low, high = interval
     return (-math.inf if low is None else float(low), math.inf if high is None else float(high))

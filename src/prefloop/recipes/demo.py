@@ -17,6 +17,7 @@ from prefloop.recipes.config import DemoConfig
 from prefloop.recipes.measure import Measured, curve_row, difference, means_of_parts, noise_ceiling, peak_step, plain
 from prefloop.recipes.scenario import (
     Clock,
+    audit_of_pairs,
     last,
     learn_reward,
     measure_runs,
@@ -57,7 +58,8 @@ def run(config: DemoConfig) -> dict[str, Any]:
             bench = Bench.build(root, config, num_threads=2 * config.num_threads)
             write_data(bench)
             run_sft(bench)
-        say("2. Annotators compare pairs of its answers, honest ones and biased ones; a reward model learns from each.")
+        say("2. Annotators compare pairs of its answers, honest ones and biased ones. The pairs are audited; a reward")
+        say("   model learns from each, whatever the audit says: this is to show what comes of it.")
         with clock.timed("pairs and reward models"):
             side_by_side(*((learn_reward, (root, config, name)) for name in ("honest", config.scenario)))
         say("3. PPO optimises the policy against each, held near the SFT policy by a KL penalty; against the biased")
@@ -127,6 +129,9 @@ def _answer(root: Path, config: DemoConfig, measured: Mapping[str, Mapping[int, 
         "reward_accuracy": {
             "honest": _reward_accuracy(root, config, "honest"),
             "biased": _reward_accuracy(root, config, config.scenario),
+        },
+        "audits": {
+            who: audit_of_pairs(root, config, name) for who, name in (("honest", "honest"), ("biased", config.scenario))
         },
         "worst_part": _fell_most(means_of_parts(peak.reported()), means_of_parts(hacked.reported())),
         "worst_kind": _fell_most(curve_row("", 0, peak)["kinds"], curve_row("", 0, hacked)["kinds"]),

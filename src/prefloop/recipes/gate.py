@@ -127,7 +127,7 @@ def _recorded(
 
 def _plain(evaluation: Evaluation) -> dict[str, Any]:
     """As in a file of evidence: null for an end of the interval of which nothing is known."""
-    ends = [end if math.isfinite(end) else None for end in evaluation.interval]
+    ends = evaluation.interval and [end if math.isfinite(end) else None for end in evaluation.interval]
     return {**dataclasses.asdict(evaluation), "interval": ends}
 
 

@@ -18,6 +18,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from prefloop.audit.config import AuditDataConfig
+from prefloop.audit.data import audit
+from prefloop.audit.verdict import worst_findings
+from prefloop.audits import AUDITS, find_audit, store_audit
 from prefloop.console import say
 from prefloop.models.load import default_device, load_policy
 from prefloop.recipes.config import SandboxConfig, SandboxListConfig
@@ -80,12 +84,15 @@ def run(config: SandboxConfig) -> dict[str, Any]:
             )
         measured: dict[str, dict[int, Measured]] = {**unguarded, **guarded}
         write_curves(run_dir.path, measured)
-        answer = _answer(config, measured) | {"stages": dict(clock.seconds), "peak_memory_bytes": peak_memory()}
+        answer = _answer(run_dir.path, config, measured) | {
+            "stages": dict(clock.seconds),
+            "peak_memory_bytes": peak_memory(),
+        }
         run_dir.finish(stopped="done", metrics={}, outputs={}, answer=answer)
         return answer
 
 
-def _answer(config: SandboxConfig, measured: Mapping[str, Mapping[int, Measured]]) -> dict[str, Any]:
+def _answer(root: Path, config: SandboxConfig, measured: Mapping[str, Mapping[int, Measured]]) -> dict[str, Any]:
     top = peak_step(measured["unguarded"])
     policies = {
         "sft": measured["unguarded"][0],
@@ -99,6 +106,7 @@ def _answer(config: SandboxConfig, measured: Mapping[str, Mapping[int, Measured]
         "seed": config.seed,
         "num_prompts": config.num_eval_prompts,
         "peak_step": top,
+        "audit": audit_of_pairs(root, config, config.scenario),
         "kl": {name: policy.kl for name, policy in policies.items()},
         "proxy": {name: plain(policy.proxy()) for name, policy in policies.items()},
         "true_utility": {name: plain(policy.utility()) for name, policy in policies.items()},
@@ -113,11 +121,27 @@ def _answer(config: SandboxConfig, measured: Mapping[str, Mapping[int, Measured]
 
 
 def learn_reward(root: Path, config: SandboxConfig, scenario: str) -> None:
-    """Judgments of the scenario's annotators and the reward model; what is finished is not done again."""
+    """Judgments of the scenario's annotators, their audit and the reward model; what is finished is not done again."""
     bench = Bench.build(root, config)
-    if not bench.data(f"pairs-{scenario}").exists():
+    pairs = bench.data(f"pairs-{scenario}")
+    if not pairs.exists():
         write_pairs(bench, scenario)
+    if find_audit(sha256_of(pairs), root / AUDITS) is None:
+        store_audit(audit(AuditDataConfig(file=str(pairs))), root / AUDITS)
     run_reward(bench, scenario)
+
+
+def audit_of_pairs(root: Path, config: SandboxConfig, scenario: str) -> dict[str, Any]:
+    """What the audit said of the pairs: {"verdict", "raised": [{"name", "severity", "message"}]}, the worst first."""
+    report = find_audit(sha256_of(Bench.build(root, config).data(f"pairs-{scenario}")), root / AUDITS)
+    assert report is not None, "learn_reward audits the pairs"
+    return {
+        "verdict": report.verdict,
+        "raised": [
+            {"name": finding.name, "severity": finding.severity, "message": finding.message}
+            for finding in worst_findings(report.findings, len(report.findings))
+        ],
+    }
 
 
 def optimise(root: Path, config: SandboxConfig, scenario: str, name: str, kl_budget: float | None) -> None:

@@ -36,6 +36,7 @@ STAGE_GROUPS: Mapping[str, Mapping[str, str]] = {
     "Reward models": {"honest": "reward-honest", "biased": "reward-biased"},
     "Policies": {"tuned": "tuned", "hacked": "hacked", "guarded": "guarded"},
 }
+AUDIT_VERDICTS = {"pass": "pass", "warn": "look before you train", "block": "do not train on it"}
 STAGE_COLORS = {**COLORS, "SFT": COLORS["sft"], "honest": COLORS["tuned"], "biased": COLORS["hacked"]}
 
 
@@ -50,6 +51,7 @@ def render_demo(run_dir: Path) -> str:
     )
     sections = [
         PageSection("What happened", "summary", _summary(demo)),
+        PageSection("What the audit of the pairs said", "audits", _audits(demo)),
         PageSection("Proxy and truth", "curves", _key_figures(demo)),
         PageSection("The policies compared", "table", _comparison(demo)),
         PageSection("What got better and worse", "parts", _parts(demo)),
@@ -67,6 +69,19 @@ def _summary(demo: DemoRun) -> list[Block]:
         Prose("Some words are used in a fixed sense on this page."),
         Terms(demo_text.words(demo)),
     ]
+
+
+def _audits(demo: DemoRun) -> list[Block]:
+    rows = [
+        [f"{who} annotators", AUDIT_VERDICTS[each.verdict], plain(raised.name), raised.message]
+        for who, each in demo.answer.audits.items()
+        for raised in each.raised
+    ]
+    silent = [who for who, each in demo.answer.audits.items() if not each.raised]
+    blocks: list[Block] = [Prose(demo_text.audits(demo))]
+    if rows:
+        blocks.append(Table(["pairs of the", "verdict", "finding", "evidence"], rows, numeric_from=4))
+    return [*blocks, *(Prose(f"Nothing was found against the pairs of the {who} annotators.") for who in silent)]
 
 
 def _key_figures(demo: DemoRun) -> list[Block]:

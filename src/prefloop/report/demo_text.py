@@ -58,6 +58,19 @@ def summary(demo: DemoRun) -> list[Prose]:
     ]
 
 
+def audits(demo: DemoRun) -> str:
+    """What the audits looked at, and whether they tell the two kinds of annotators apart."""
+    said = (
+        "Before a reward model learned from them, the pairs were audited. An audit sees the pairs alone, neither the "
+        "rule of this world nor the names of the annotators. "
+    )
+    found = {who: {raised.name for raised in each.raised} for who, each in demo.answer.audits.items()}
+    only = sorted(found["biased"] - found["honest"])
+    if only:
+        return said + f"Of the biased annotators' pairs alone it names {' and '.join(map(plain, only))}."
+    return said + "Here it names nothing in the biased annotators' pairs that it does not name in the honest ones'."
+
+
 def _setup(demo: DemoRun) -> str:
     return (
         "A small language model learned by imitation to answer the prompts of a simulated help desk (SFT). Simulated "

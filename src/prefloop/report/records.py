@@ -43,6 +43,21 @@ class RewardAccuracy(Record):
     """The accuracy of always betting on the longer response; None if not measured."""
 
 
+class Raised(Record):
+    """What an audit of preference pairs found against them."""
+
+    name: str
+    severity: Literal["warn", "block"]
+    message: str
+
+
+class AuditOfPairs(Record):
+    """The audit of the pairs that a reward model was trained on."""
+
+    verdict: Literal["pass", "warn", "block"]
+    raised: tuple[Raised, ...]
+
+
 class Differences(Record):
     """Differences of true utility, paired by prompt."""
 
@@ -67,6 +82,7 @@ class DemoAnswer(Record):
     kl_budget: float
     num_pairs: int
     reward_accuracy: dict[Literal["honest", "biased"], RewardAccuracy]
+    audits: dict[Literal["honest", "biased"], AuditOfPairs]
     peak_step: int
     differences: Differences
     worst_part: str

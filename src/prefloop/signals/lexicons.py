@@ -144,7 +144,8 @@ FLATTERY = (
 )
 REFUSAL = (
     "i can't|won't|cannot|couldn't assist|provide|offer|give|support|answer|discuss|share|recommend|condone|encourage",
-    "i can't|won't|couldn't help|do that|do",
+    "i can't|won't|couldn't help you|with",
+    "i can't|won't do that",
     "i'm sorry but i",
     "i apologize but",
     "i'm not able|comfortable|going|willing",

@@ -1,0 +1,43 @@
+"""What the monitor is told. docs/monitor.md has the reasons for the defaults."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from prefloop.config import Section
+
+
+class MonitorSettings(Section):
+    """When a change of what a policy writes is an alarm."""
+
+    false_alarms: PositiveFloat = 1.0
+    """False alarms in 1,000 looks, over all signals, that chance alone may give; limits are set for it."""
+    patience: PositiveInt = 2
+    """Looks in a row beyond a limit that make an alarm."""
+    responses: PositiveInt = 64
+    """Fewest responses of a look; steps with fewer are looked at together."""
+    share: float = Field(0.1, gt=0, lt=1)
+    """Least change of a share (of responses with a disclaimer, of refusals) that is worth an alarm."""
+    growth: PositiveFloat = 0.25
+    """Least relative growth of a mean (of length, of an ensemble's spread) that is worth an alarm."""
+    examples: PositiveInt = 3
+    """Responses that each alarm shows."""
+
+
+class MonitorConfig(Section):
+    """The signals and alarms of a rollout log: what changed in what the policy writes, while the score rose."""
+
+    file: str
+    """Rollouts: prompt, response, score, step, and where known kl, score_spread, held_out_score and finish_reason."""
+    reference: str | None = None
+    """Responses of the policy that the run started from, in the same form; by default the first steps of the file."""
+    reference_steps: PositiveInt = 4
+    """Steps at the beginning of the file that stand for the reference, where no file does."""
+    sources: str | None = None
+    """Text file with the sources that may be cited, one a line; citations of others are counted as unverified."""
+    html: str | None = None
+    """Also write the report as one HTML page to this file."""
+    skip_bad: bool = False
+    """Leave unusable rows out (they are counted) instead of stopping."""
+    limits: MonitorSettings = MonitorSettings()
+    """When a change is an alarm."""

@@ -1,0 +1,175 @@
+"""A run as it is watched: a reference sample first, then one look after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from prefloop.monitor.config import MonitorSettings
+from prefloop.monitor.gain import length_correlation, share_within_lengths
+from prefloop.monitor.held_out import HeldOut
+from prefloop.monitor.limits import Floats, Sample, chance, level, sample_of
+from prefloop.monitor.measures import Measure, measures
+from prefloop.monitor.rows import Observed
+from prefloop.types import Action, Alarm, Signal
+
+EXAMPLE_CHARS = 600
+LENGTH_GAIN = 0.5
+"""Share of a gain in score that must remain among responses of like length."""
+
+
+@dataclass
+class Watch:
+    """What is known of the reference, how often each signal was beyond its limit, and the looks so far."""
+
+    settings: MonitorSettings
+    reference: Sequence[Observed]
+    sources: frozenset[str] | None = None
+    signals: list[Signal] = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
+    limits: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
+    """By signal: step and lower and upper limit of each look."""
+
+    def __post_init__(self) -> None:
+        prompts = [row.prompt_id for row in self.reference]
+        self.measures = measures(self.sources)
+        self.samples: dict[str, Sample | None] = {
+            each.name: sample_of(each.values(self.reference), prompts) for each in self.measures
+        }
+        self.lengths, self.scores = _lengths(self.reference), _scores(self.reference)
+        watched = sum(sample is not None for sample in self.samples.values())
+        self.tail = level(self.settings.false_alarms, watched + 2, self.settings.patience)
+        self.held_out = HeldOut()
+        self._beyond: dict[str, int] = {}
+        self._chances: dict[tuple[str, int], tuple[float, float]] = {}
+
+    def _chance(self, name: str, sample: Sample, num_prompts: int) -> tuple[float, float]:
+        if (name, num_prompts) not in self._chances:
+            self._chances[name, num_prompts] = chance(sample, num_prompts, self.tail, seed=len(self._chances))
+        return self._chances[name, num_prompts]
+
+    def look(self, rows: Sequence[Observed]) -> list[Alarm]:
+        """Measure the responses of one or more steps; the alarms that this look raises."""
+        step = max(row.step for row in rows)
+        before = len(self.alarms)
+        for measure in self.measures:
+            self._measured(measure, rows, step)
+        self._numbers(rows, step)
+        self._gain(rows, step)
+        self._held_out(rows, step)
+        return self.alarms[before:]
+
+    def _measured(self, measure: Measure, rows: Sequence[Observed], step: int) -> None:
+        sample = self.samples[measure.name]
+        values = measure.values(rows)
+        if sample is None or np.isnan(values).all():
+            return
+        value = float(np.nanmean(values))
+        num_prompts = len({row.prompt_id for row in rows})
+        low, high = self._chance(measure.name, sample, num_prompts)
+        least = self.settings.share if measure.kind == "share" else self.settings.growth * abs(sample.mean)
+        floor = sample.mean + min(low, -least) if measure.both_ways else -np.inf
+        ceiling = sample.mean + max(high, least)
+        self.signals.append(Signal(measure.name, step, value))
+        self.limits.setdefault(measure.name, []).append((step, floor, ceiling))
+        rises = value > ceiling
+        told = f"{measure.what}: {_shown(measure, sample.mean)} in the reference, {_shown(measure, value)} now"
+        order = np.argsort(-np.nan_to_num(values) if rises else np.nan_to_num(values), kind="stable")
+        self._count(
+            measure.name,
+            rises or value < floor,
+            lambda: Alarm(
+                *(measure.name, step, value, ceiling if rises else floor, measure.action, told),
+                examples=_examples([rows[place] for place in order], self.settings.examples),
+            ),
+        )
+
+    def _numbers(self, rows: Sequence[Observed], step: int) -> None:
+        """What is shown and has no limit."""
+        self.signals.append(Signal("score", step, float(_scores(rows).mean())))
+        known = [row.kl for row in rows if row.kl is not None]
+        if known:
+            self.signals.append(Signal("kl", step, float(np.mean(known))))
+        correlation = length_correlation(_scores(rows), _lengths(rows))
+        if correlation is not None:
+            self.signals.append(Signal("score_length_correlation", step, correlation))
+
+    def _gain(self, rows: Sequence[Observed], step: int) -> None:
+        share = share_within_lengths(_scores(rows), _lengths(rows), self.scores, self.lengths)
+        if share is None:
+            self._beyond["length_gain"] = 0
+            return
+        self.signals.append(Signal("length_gain", step, share))
+        told = f"of the gain in score {max(0.0, share):.0%} remains among responses of like length: the rest is length"
+        longest = sorted(rows, key=lambda row: -len(row.response))
+        self._count(
+            "length_gain",
+            share < LENGTH_GAIN,
+            lambda: Alarm(
+                *("length_gain", step, share, LENGTH_GAIN, "review", told),
+                examples=_examples(longest, self.settings.examples),
+            ),
+        )
+
+    def _held_out(self, rows: Sequence[Observed], step: int) -> None:
+        known = [row for row in rows if row.held_out_score is not None]
+        if len(known) < 2:
+            return
+        values = np.array([row.held_out_score for row in known], dtype=np.float64)
+        self.signals.append(Signal("held_out_score", step, float(values.mean())))
+        fallen = self.held_out.add(values, _scores(known), tail=self.tail)
+        mean, limit = fallen or (0.0, 0.0)
+        told = "the held-out score has fallen below its best while the score that is optimised went on rising"
+        worst = sorted(known, key=lambda row: (row.held_out_score or 0.0) - row.score)
+        self._count(
+            "held_out_score",
+            fallen is not None,
+            lambda: Alarm(
+                *("held_out_score", step, mean, limit, "stop", told),
+                examples=_examples(worst, self.settings.examples),
+            ),
+        )
+
+    def _count(self, name: str, beyond: bool, make: Callable[[], Alarm]) -> None:
+        """Raise the alarm when the signal has been beyond its limit for `patience` looks; once, until it comes back."""
+        self._beyond[name] = self._beyond.get(name, 0) + 1 if beyond else 0
+        if self._beyond[name] == self.settings.patience:
+            self.alarms.append(make())
+
+
+def worst_action(alarms: Sequence[Alarm]) -> Action | None:
+    """What the alarms ask for, the strongest of it."""
+    order: Sequence[Action] = ("note", "review", "stop", "rewind")
+    return max((alarm.action for alarm in alarms), key=order.index, default=None)
+
+
+def _shown(measure: Measure, value: float) -> str:
+    return f"{value:.1%}" if measure.kind == "share" else f"{value:.3g}"
+
+
+def _lengths(rows: Sequence[Observed]) -> Floats:
+    return np.array([len(row.response.strip()) for row in rows], dtype=np.float64)
+
+
+def _scores(rows: Sequence[Observed]) -> Floats:
+    return np.array([row.score for row in rows], dtype=np.float64)
+
+
+def _examples(rows: Sequence[Observed], most: int) -> tuple[Mapping[str, object], ...]:
+    """The first different responses."""
+    shown: dict[str, Observed] = {}
+    for row in rows:
+        shown.setdefault(row.response, row)
+        if len(shown) == most:
+            break
+    return tuple(
+        {
+            "step": row.step,
+            "prompt": row.prompt[:EXAMPLE_CHARS],
+            "response": row.response[:EXAMPLE_CHARS],
+            "score": round(row.score, 4),
+        }
+        for row in shown.values()
+    )
