@@ -314,7 +314,7 @@ def test_the_tour_has_ten_files_that_read_in_an_afternoon() -> None:
     listed = re.findall(r"^\d+\. \[`([\w/.]+)`\]\(\.\./src/prefloop/([\w/.]+)\)", _text("docs/tour.md"), re.MULTILINE)
     assert len(listed) == 10
     assert all(shown == linked for shown, linked in listed)
-    assert sum(len((SOURCE / file).read_text(encoding="utf-8").splitlines()) for file, _ in listed) < 2500
+    assert sum(len((SOURCE / file).read_text(encoding="utf-8").splitlines()) for file, _ in listed) < 2700
 
 
 @pytest.fixture(scope="module")

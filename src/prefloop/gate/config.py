@@ -17,7 +17,7 @@ class Requirement(Section):
 
     required: bool = True
     """Whether the check is made at all; off, its evaluations are not looked at."""
-    evaluations: tuple[str, ...]
+    evaluations: tuple[str, ...] = ()
     """Names of the evaluations; `*` stands for any text. Of each at least one must be given."""
     at_least: float | None = None
     """The whole 95 % interval must be at or above this."""
