@@ -86,6 +86,8 @@ def test_limits_come_from_a_file(
     assert [each["name"] for each in held.answer["checks"] if not each["passed"]] == ["toxicity"]
     more = Evaluation("toxicity", sha256_of(two), sha256_of(one), "c" * 64, 0.0, (0.0, 0.01), 500, "2026-06-29")
     assert prefloop(*words, write(Path("more.jsonl"), more)).code == 0
+    Path("gate.yaml").write_text("limits:\n  more:\n    win_rate:\n      evaluations: [win_rate]\n      at_least: 0\n")
+    assert "limits: more.win_rate is the name of a built-in check" in prefloop(*words).problem
     Path("gate.yaml").write_text("limits:\n  win_rate:\n    at_least: high\n")
     assert prefloop(*words).problem == 'gate.yaml:3: limits.win_rate.at_least: is "high"; should be a number'
 

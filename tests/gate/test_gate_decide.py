@@ -343,7 +343,7 @@ def worse_evidence(draw: st.DrawFn, case: Case, evidence: Evidence, limits: Gate
     return Evidence(given, audits, approvals)
 
 
-@settings(max_examples=500, suppress_health_check=HANDED)
+@settings(max_examples=300, suppress_health_check=HANDED)
 @given(data=st.data())
 @pytest.mark.parametrize("live", [False, True])
 def test_worse_evidence_never_promotes_what_was_held(case: Case, live: bool, data: st.DataObject) -> None:

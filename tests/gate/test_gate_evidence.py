@@ -46,6 +46,8 @@ def test_what_is_not_known_is_null_and_further_keys_are_left_alone(write: Callab
     (evaluation,) = read_evidence([file]).evaluations
     assert evaluation.baseline_sha256 == ""
     assert evaluation.interval == (-math.inf, 60.0) and evaluation.value == 58.0
+    (unknown,) = read_evidence([write(tmp_path / "b.jsonl", {**ROW, "interval": None})]).evaluations
+    assert unknown.interval is None
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,7 @@ def test_what_is_not_known_is_null_and_further_keys_are_left_alone(write: Callab
         ({"data_sha256": None}, "data_sha256: is null; should be a sha256"),
         ({"value": None}, "value: is null; should be a number"),
         ({"value": True}, "value: is True; should be a number"),
+        ({"value": 10**400}, "value: is 1000"),
         ({"value": "58"}, "value: is '58'; should be a number"),
         ({"interval": 58}, "interval: is 58; should be two numbers, the lower first, or null"),
         ({"interval": [63, 53]}, "interval: is a list; should be two numbers"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
+import getpass
 import hashlib
 import json
 import os
@@ -18,7 +21,7 @@ import pytest
 from prefloop.registry.config import HistoryConfig, ListConfig, VerifyConfig
 from prefloop.registry.ledger import SCHEMA, Event, Ledger, chain_problems, hash_of, make_event
 from prefloop.registry.look import history, list_versions, verify
-from prefloop.registry.store import opened
+from prefloop.registry.store import opened, user
 from prefloop.types import InputError, Refusal
 
 NUM_CHANGES = int(os.environ.get("PREFLOOP_CHANGES", "300"))
@@ -268,7 +271,7 @@ def test_a_rewritten_chain_is_found_by_its_head_and_by_what_cannot_have_happened
 @pytest.mark.parametrize(
     ("event", "values", "reason"),
     [
-        ("created", {}, "a ledger is created once"),
+        ("created", {"ledger": 1}, "a ledger is created once"),
         ("launched", {}, "unknown kind 'launched'"),
         ("promoted", {"version": "helper:9", "weights_sha256": "0" * 64, "override": True}, "there is no such version"),
         ("promoted", {"version": "helper:2"}, "weights_sha256"),
@@ -337,6 +340,59 @@ def test_a_cut_off_ledger_does_not_verify(bench: Any) -> None:
     for size in (0, 1000, 4096, 6000, len(whole) - 4096):
         path.write_bytes(whole[:size])
         assert problems(bench.root), size
+
+
+def test_an_event_that_cannot_be_added_leaves_the_ledger_as_it_was(bench: Any) -> None:
+    last = bench.events()[-1]
+    with contextlib.closing(Ledger(bench.root / "ledger.sqlite")) as ledger:
+        with pytest.raises(InputError, match="UNIQUE constraint failed"):
+            ledger.append(last)
+        ledger.append(make_event(last, "decided", {}, at="", who="", why=""))
+        assert len(ledger.events()) == 7
+
+
+def test_an_interrupted_switch_on_a_broken_chain_is_not_finished(
+    bench: Any, connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        if path.name == "live.next":
+            raise OSError(errno.EIO, "broken")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(OSError, match="broken"):
+        bench.promote("helper:3")
+    monkeypatch.undo()
+    # Committed, not switched; then somebody changes an earlier row.
+    without_triggers(connection)
+    connection.execute("UPDATE events SET who = 'x' WHERE number = 2")
+    with pytest.raises(Refusal, match="event 2: was changed"):
+        bench.promote("helper:3")
+    assert bench.live_number() == 2
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    assert user() == f"user {os.getuid()}"
+
+
+def test_a_damaged_ledger_can_still_be_read(bench: Any, connection: sqlite3.Connection) -> None:
+    events = bench.events()
+    rewrite(connection, [dataclasses.replace(events[0], body="{"), dataclasses.replace(events[1], body=b"x", why=b"y")])
+    rows = history(HistoryConfig(registry=str(bench.root)))["events"]
+    assert [row["what"] for row in rows] == ["created", "registered"] and rows[1]["why"] == "b'y'"
+    assert history(HistoryConfig(registry=str(bench.root), event=1))["body"] == "{"
+
+
+def test_a_first_event_of_another_version_is_found(bench: Any, connection: sqlite3.Connection) -> None:
+    events = bench.events()
+    rewrite(connection, chained([dataclasses.replace(events[0], body='{"ledger": 2}'), *events[1:]]))
+    assert "cannot have happened (it is a ledger of version 2)" in problems(bench.root)[0]
 
 
 def test_a_lost_head_is_found(bench: Any) -> None:

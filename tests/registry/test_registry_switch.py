@@ -350,6 +350,19 @@ def test_promotions_and_rollbacks_are_a_stack(
     assert verifies(bench.root)
 
 
+def test_a_trained_run_goes_live_and_can_be_sampled(
+    prefloop: Callable[..., Any], sft_run: Any, data: Path, tmp_path: Path
+) -> None:
+    at = ("--registry", tmp_path / "registry")
+    assert prefloop("model register", sft_run.run, "--name", "helper", *at).answer["version"] == "helper:1"
+    checks = prefloop("model gate", "helper:1", *at).answer["checks"]
+    assert checks[-1]["passed"] and checks[-1]["reason"] == "the candidate was optimised against nothing"
+    assert prefloop("model promote", "helper:1", "--override", "--why", "the first", *at).code == 0
+    assert sha256_of(tmp_path / "registry" / "live") == sha256_of(sft_run.model)
+    out = ("--out", tmp_path / "responses.jsonl", "--max-new-tokens", 4)
+    assert prefloop("sample", tmp_path / "registry" / "live", data / "prompts.jsonl", *out).code == 0
+
+
 # A full disk
 
 

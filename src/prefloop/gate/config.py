@@ -79,6 +79,12 @@ class GateLimits(Section):
     max_age_days: PositiveFloat | None = None
     """Evaluations and approvals older than this are stale."""
 
+    @model_validator(mode="after")
+    def _own_names_are_new(self) -> GateLimits:
+        if taken := self.more.keys() & type(self).model_fields.keys():
+            raise ValueError(f"more.{min(taken)} is the name of a built-in check; set that, or take another name")
+        return self
+
 
 class ModelGateConfig(Section):
     """May a candidate go live, or stay live? Exit code 1 unless the answer is "promote"."""

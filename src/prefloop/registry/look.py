@@ -55,12 +55,25 @@ def history(config: HistoryConfig) -> dict[str, Any]:
             raise InputError(
                 f"there is no event {config.event}", path=root, field="event", remedy=f"1 to {len(events)}"
             )
-        return {**dataclasses.asdict(found), "body": found.values}
+        return {**dataclasses.asdict(found), "body": _body(found)}
+    # As text also where somebody has put something else there.
     rows = [
-        {"event": each.number, "at": each.at, "who": each.who, "what": _what(each), "why": each.why, "hash": each.hash}
+        {
+            "event": each.number,
+            **{"at": str(each.at), "who": str(each.who), "what": _what(each), "why": str(each.why)},
+            "hash": str(each.hash),
+        }
         for each in events
     ]
     return {"events": rows}
+
+
+def _body(event: Event) -> Any:
+    """The body, read; as it stands where it was damaged."""
+    try:
+        return event.values
+    except (ValueError, TypeError):
+        return str(event.body)
 
 
 def _what(event: Event) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.config import nearest
-from prefloop.registry.ledger import KINDS, Event, Problem
+from prefloop.registry.ledger import KINDS, VERSION, Event, Problem
 from prefloop.types import InputError, ModelVersion
 
 LEAST_DIGITS = 8
@@ -119,6 +119,8 @@ def _after(state: State, event: Event) -> State:
         case "created":
             if event.number != 1:
                 raise ValueError("a ledger is created once")
+            if values["ledger"] != VERSION:
+                raise ValueError(f"it is a ledger of version {values['ledger']}")
             return state
         case "registered":
             return replace(state, versions=(*state.versions, _registered(state, values["version"])))

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.console import say
-from prefloop.registry.ledger import Event, Kind, Ledger, Problem, chain_problems, make_event
+from prefloop.registry.ledger import VERSION, Event, Kind, Ledger, Problem, chain_problems, make_event
 from prefloop.registry.state import State, replay
 from prefloop.registry.weights import Weights
 from prefloop.rundir import fsync_directory, read_json, write_json
@@ -183,5 +183,5 @@ def opened(root: Path, *, create: bool = False) -> Iterator[Registry]:
         with contextlib.closing(Ledger(root / LEDGER, create=create)) as ledger:
             registry = Registry(root, ledger)
             if registry.last is None and not (root / HEAD).exists() and not registry.weights.versions.exists():
-                registry.append("created", {"ledger": 1}, who=None, why="")
+                registry.append("created", {"ledger": VERSION}, who=None, why="")
             yield registry
