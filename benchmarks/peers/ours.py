@@ -29,6 +29,7 @@ from prefloop.models.load import default_device, load_policy
 from prefloop.models.precision import computing_in
 from prefloop.rollout.engine import sample
 from prefloop.rundir import RunDir
+from prefloop.train import policy as policy_trainer
 from prefloop.train.loop import TrainState, rows_of_step, stream_of_step
 from prefloop.train.randomness import seed_all
 from prefloop.types import Message
@@ -155,7 +156,7 @@ def count_tokens(sides: Sequence[Encoded]) -> dict[str, int]:
 def train_policy(case: Case, meter: Meter, answers: dict[str, Any], scratch: Path) -> None:
     """GRPO, RLOO or PPO."""
     train, config = configured(*words_of(case, scratch))
-    module: Any = importlib.import_module(train.__module__)
+    module: Any = policy_trainer
 
     def loop(_: RunDir, config: Any, state: TrainState, step: Any, **__: Any) -> str:
         trainer = step.__self__

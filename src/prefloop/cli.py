@@ -108,8 +108,8 @@ COMMANDS: dict[str, Command] = {
         variants="prefloop.train.preference_losses:LOSSES",
     ),
     "train policy": Command(
-        config="prefloop.train.config:policy_config",
-        run="prefloop.train.policy:train",
+        config="prefloop.recipes.tune_config:watched_policy_config",
+        run="prefloop.recipes.tune:policy",
         summary="Tune a policy against a reward model, held near a reference.",
         example="prefloop train policy --model runs/sft --reward runs/reward --prompts prompts.jsonl --out runs/ppo",
         variant="algorithm",

@@ -26,6 +26,7 @@ GOOD: Mapping[str, tuple[float, float, float]] = {
     "suite/answer/change": (0.04, -0.06, 0.14),
     "suite/unknown/change": (0.0, -0.08, 0.08),
     "suite/citations/change": (0.1, 0.02, 0.18),
+    "suite/habits/change": (0.0, -0.08, 0.08),
     "suite/arithmetic/change": (0.01, -0.03, 0.05),
 }
 """Name -> value and ends of the interval."""

@@ -44,7 +44,7 @@ def test_evidence_that_passes_every_check_promotes(case: Case, good: Evidence) -
     assert (decision.candidate, decision.incumbent) == (CANDIDATE, INCUMBENT)
     assert [check.name for check in decision.checks] == [
         *("win_rate", "length_controlled_win_rate", "perplexity/novel/change", "repetition/change"),
-        *(f"suite/{name}/change" for name in ("refuse", "answer", "unknown", "citations", "arithmetic")),
+        *(f"suite/{name}/change" for name in ("refuse", "answer", "unknown", "citations", "habits", "arithmetic")),
         *("audit:runs/reward", "approval"),
     ]
     first = decision.checks[0]

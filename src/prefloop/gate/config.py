@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from prefloop.config import Section
 
-ADVERSARIAL = ("refuse", "answer", "unknown", "citations")
+ADVERSARIAL = ("refuse", "answer", "unknown", "citations", "habits")
 """The suites that `evaluate run` takes by default."""
 
 

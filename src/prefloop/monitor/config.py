@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from prefloop.config import Section
+
+WATCHED = (
+    *("length", "repetition", "hedging", "confidence", "citation", "disclaimer", "flattery", "list_format"),
+    *("exclamation", "refusal", "openings", "language", "cut_off", "score_spread", "length_gain"),
+)
+"""What has limits in a run's own log."""
 
 
 class MonitorSettings(Section):
@@ -22,6 +28,23 @@ class MonitorSettings(Section):
     """Least relative growth of a mean (of length, of an ensemble's spread) that is worth an alarm."""
     examples: PositiveInt = 3
     """Responses that each alarm shows."""
+
+
+class TrainingMonitor(MonitorSettings):
+    """The monitor of a policy run, on the responses that it stores (save_rollouts)."""
+
+    enabled: bool = True
+    """Watch the run."""
+    reference_responses: PositiveInt = 128
+    """Responses of the first steps that stand for the policy that the run started from."""
+    stop_on: tuple[str, ...] = ()
+    """Signals whose alarm ends the run, with the last checkpoint before the signal left its limits as the result."""
+
+    @model_validator(mode="after")
+    def _known_signals(self) -> TrainingMonitor:
+        if unknown := [name for name in self.stop_on if name not in WATCHED]:
+            raise ValueError(f"stop_on: no signal {unknown[0]!r} has limits; known: {', '.join(WATCHED)}")
+        return self
 
 
 class MonitorConfig(Section):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefloop.data.formats import prompt_of
-from prefloop.data.rows import Row, stream_rows
+from prefloop.data.rows import stream_rows
 from prefloop.types import InputError
 
 RESPONSE_NAMES = ("response", "completion", "output")
@@ -51,7 +51,7 @@ def read_rollouts(path: str, *, skip_bad: bool = False) -> tuple[list[Observed],
     found = []
     for row in stream_rows(path, refuse):
         try:
-            found.append(_observed(row))
+            found.append(observed(row.values))
         except InputError as error:
             refuse(InputError(error.problem, path=row.path, line=row.line, field=error.field, remedy=error.remedy))
     if not found:
@@ -59,8 +59,8 @@ def read_rollouts(path: str, *, skip_bad: bool = False) -> tuple[list[Observed],
     return sorted(found, key=lambda each: each.step), len(bad)
 
 
-def _observed(row: Row) -> Observed:
-    values = row.values
+def observed(values: Mapping[str, Any]) -> Observed:
+    """A row of a log. Raises InputError with the field."""
     response = next((values[name] for name in RESPONSE_NAMES if values.get(name) is not None), None)
     if not isinstance(response, str):
         raise InputError("needs the text of a response", field="response", remedy='"response": "..."')

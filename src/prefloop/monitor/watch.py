@@ -43,6 +43,9 @@ class Watch:
         self.tail = level(self.settings.false_alarms, watched + 2, self.settings.patience)
         self.held_out = HeldOut()
         self._beyond: dict[str, int] = {}
+        self.since: dict[str, int] = {}
+        """First step of the looks in a row in which a signal has been beyond its limit."""
+        self._first = 0
         self._chances: dict[tuple[str, int], tuple[float, float]] = {}
 
     def _chance(self, name: str, sample: Sample, num_prompts: int) -> tuple[float, float]:
@@ -52,7 +55,7 @@ class Watch:
 
     def look(self, rows: Sequence[Observed]) -> list[Alarm]:
         """Measure the responses of one or more steps; the alarms that this look raises."""
-        step = max(row.step for row in rows)
+        step, self._first = max(row.step for row in rows), min(row.step for row in rows)
         before = len(self.alarms)
         for measure in self.measures:
             self._measured(measure, rows, step)
@@ -135,6 +138,8 @@ class Watch:
     def _count(self, name: str, beyond: bool, make: Callable[[], Alarm]) -> None:
         """Raise the alarm when the signal has been beyond its limit for `patience` looks; once, until it comes back."""
         self._beyond[name] = self._beyond.get(name, 0) + 1 if beyond else 0
+        if self._beyond[name] == 1:
+            self.since[name] = self._first
         if self._beyond[name] == self.settings.patience:
             self.alarms.append(make())
 

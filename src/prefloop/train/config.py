@@ -300,8 +300,8 @@ class PolicyConfig(TrainConfig):
     """Optimiser of the policy."""
     value_optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5, schedule="constant", warmup_fraction=0.0)
     """Optimiser of the value model, for algorithms that have one."""
-    save_rollouts: NonNegativeInt = 16
-    """Responses of each step stored under rollouts/: the first ones of the batch."""
+    save_rollouts: NonNegativeInt = 64
+    """Responses of each step stored under rollouts/, which the monitor watches: the first ones of the batch."""
 
     @field_validator("reward", "eval_reward", mode="before")
     @classmethod

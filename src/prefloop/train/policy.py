@@ -45,6 +45,7 @@ from prefloop.rollout.respond import respond
 from prefloop.rundir import RunDir, resolve_model
 from prefloop.train.algorithms import Algorithm
 from prefloop.train.budget import leaves_budget, reaches_an_eighth, remember
+from prefloop.train.checkpoint import checkpoints, step_of
 from prefloop.train.checks import check_first_round
 from prefloop.train.config import OptimizerConfig, PolicyConfig
 from prefloop.train.loop import (
@@ -60,15 +61,19 @@ from prefloop.train.loop import (
 from prefloop.train.offline import input_files, length_limit, within_length
 from prefloop.train.ptx import Mixture, read_mixture
 from prefloop.train.result import result_of
-from prefloop.train.rollouts import Collector, Players, grouped_batches
+from prefloop.train.rollouts import Collector, Observe, Players, grouped_batches
 from prefloop.types import InputError, Prompt, RunResult
 
 
 class PolicyTrainer:
     """The fixed parts of one run: models, prompts, scorer, algorithm; and the step."""
 
-    def __init__(self, config: PolicyConfig, run: RunDir, start: Path, reference_path: Path) -> None:
-        self.config, self.run = config, run
+    def __init__(
+        self, config: PolicyConfig, run: RunDir, start: Path, reference_path: Path, observe: Observe | None = None
+    ) -> None:
+        self.config, self.run, self.observe = config, run, observe
+        self.rewind: int | None = None
+        """The step before which an observer wants the result to be."""
         settings: Any = config
         self.algorithm: Algorithm = settings.settings
         device = default_device()
@@ -177,7 +182,7 @@ class PolicyTrainer:
         return state
 
     def step(self, state: TrainState) -> Mapping[str, float] | str:
-        """One round, or "kl_budget" if the policy has left the budget."""
+        """One round; "kl_budget" if the policy has left the budget, "monitor" if the observer ends the run."""
         config = self.config
         started = time.perf_counter()
         rollouts = self.collector.collect(state)
@@ -201,8 +206,16 @@ class PolicyTrainer:
         if state.step == 0:
             # Every curve starts at the policy that the run started from.
             write_checkpoint(self.run, state)
-        collected = time.perf_counter()
         metrics = dict(rollouts.metrics)
+        log = self.run.path / "rollouts" / "rollouts.jsonl"
+        self.collector.record(state, rollouts, log)
+        if self.observe is not None:
+            seen = self.observe(log, state.step + 1)
+            metrics |= seen.metrics
+            if seen.rewind is not None:
+                self.rewind = seen.rewind
+                return "monitor"
+        collected = time.perf_counter()
         advantages = self.algorithm.advantages(rollouts.batch)
         if self.off_policy:
             advantages = _weighted(advantages, rollouts.batch)
@@ -210,7 +223,6 @@ class PolicyTrainer:
         in_loss = rows_in_loss(torch.tensor(rollouts.finished), config=config.shaping).to(advantages.advantages.device)
         batch = dataclasses.replace(rollouts.batch, response_mask=rollouts.batch.response_mask & in_loss.unsqueeze(1))
         metrics |= self.update(state, batch, advantages)
-        self.collector.record(state, rollouts, self.run.path / "rollouts")
         if config.kl_target is not None:
             num_episodes = len(rollouts.texts)
             state.kl_coef = adapt_kl_coef(
@@ -412,8 +424,10 @@ def _inputs(config: PolicyConfig, start: Path, reference: Path) -> dict[str, Pat
     return inputs
 
 
-def train(config: PolicyConfig, *, look_up_audits: bool = True) -> RunResult:
+def train(config: PolicyConfig, *, look_up_audits: bool = True, observe: Observe | None = None) -> RunResult:
     """Run (or resume) on-policy optimisation, obeying the audit of the reward model (`look_up_audits`).
+
+    `observe` is told after each round where its responses were written; a run that goes on reads them again from there.
 
     Raises InputError for what is wrong with the input, Refusal where an audit forbids the run.
     """
@@ -423,7 +437,7 @@ def train(config: PolicyConfig, *, look_up_audits: bool = True) -> RunResult:
     with RunDir("train policy", config, _inputs(config, start, reference), lookup if look_up_audits else None) as run:
         if (finished := run.finished) is not None:
             return finished
-        trainer = PolicyTrainer(config, run, start, reference)
+        trainer = PolicyTrainer(config, run, start, reference, observe)
         state = trainer.state()
         stopped = fit(
             run,
@@ -438,11 +452,11 @@ def train(config: PolicyConfig, *, look_up_audits: bool = True) -> RunResult:
             higher_is_better=True,
         )
         # The last update's policy is what comes out of the run, so it is measured too.
-        if stopped != "kl_budget" and config.kl_budget is not None:
+        if stopped not in ("kl_budget", "monitor") and config.kl_budget is not None:
             with computing_in(config.precision, trainer.players.policy.device):
                 full_kl = trainer.collector.collect(state).full_kl.tolist()
             stopped = "kl_budget" if leaves_budget(state, full_kl, config.kl_budget) else stopped
-        chosen = _result(run, state, stopped)
+        chosen = _result(run, state, trainer.rewind if stopped == "monitor" else state.step, stopped)
         return run.finish(
             stopped=stopped,
             metrics=last_metrics(run),
@@ -451,9 +465,14 @@ def train(config: PolicyConfig, *, look_up_audits: bool = True) -> RunResult:
         )
 
 
-def _result(run: RunDir, state: TrainState, stopped: str) -> Path:
-    """The checkpoint that is the result: the best by held-out evaluation, else the newest; always inside the budget."""
-    before = state.step if stopped == "kl_budget" else None
+def _result(run: RunDir, state: TrainState, last: int | None, stopped: str) -> Path:
+    """The checkpoint that is the result: the best by held-out evaluation, else the newest; before the step `last` where
+    the budget or the monitor ended the run."""
+    before = last if stopped in ("kl_budget", "monitor") else None
     if state.best_value is not None and (before is None or state.best_step < before):
         return result_checkpoint(run, state.best_step)
+    kept = [step_of(directory) for directory in checkpoints(run.path / "checkpoints")]
+    if before is not None and min(kept) >= before:
+        say(f"warning: no checkpoint before step {before} was kept; the oldest one is the result (keep_checkpoints)")
+        return result_checkpoint(run, min(kept))
     return result_checkpoint(run, before=before)

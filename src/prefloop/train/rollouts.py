@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -62,6 +62,20 @@ class Round:
     full_kl: Tensor
     """[B] exact sequence KL of each response, in nats."""
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an observer of a run says after a round."""
+
+    metrics: Mapping[str, float]
+    """To be logged with the step."""
+    rewind: int | None = None
+    """End the run; its result is the newest checkpoint before this step."""
+
+
+Observe = Callable[[Path, int], Seen]
+"""Told after each round, before the update, where its responses were added and the number of the step."""
 
 
 @dataclass(frozen=True)
@@ -275,12 +289,12 @@ class Collector:
         old, reference, full, entropies, values = columns
         return old, reference, full, entropies, values if players.value is not None else None
 
-    def record(self, state: TrainState, rollouts: Round, directory: Path) -> None:
-        """Append the first responses of the round to rollouts.jsonl in `directory`."""
-        directory.mkdir(exist_ok=True)
+    def record(self, state: TrainState, rollouts: Round, path: Path) -> None:
+        """Append the first responses of the round to `path`."""
+        path.parent.mkdir(exist_ok=True)
         kl = (rollouts.batch.old_logprobs - rollouts.batch.ref_logprobs).sum(1).tolist()
         scores = rollouts.batch.scores.tolist()
-        with (directory / "rollouts.jsonl").open("a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8") as file:
             for row in range(min(self.config.save_rollouts, len(rollouts.texts))):
                 prompt = rollouts.prompts[row]
                 record = Rollout(
