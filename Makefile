@@ -8,6 +8,7 @@
 #   make lint     the same, then ruff, mypy and import-linter
 #   make test-crash       kills runs and damages checkpoints, at random, and compares the ends (minutes; not in CI)
 #   make test-crash-full  the same with all algorithms and the counts of docs/reliability.md
+#   make test-registry    the registry's tests with 100 kills and 1,000 changes of the ledger (two minutes; not in CI)
 #   make demo     installs what running needs, then runs the whole loop in the simulated world
 #   make clean    removes caches and build products (neither .venv nor runs)
 #
@@ -27,7 +28,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: venv test coverage test-peers bench-peers test-crash test-crash-full lint demo clean
+.PHONY: venv test coverage test-peers bench-peers test-crash test-crash-full test-registry lint demo clean
 
 venv: .venv/.installed-dev
 
@@ -69,6 +70,9 @@ test-crash: .venv/.installed-dev
 
 test-crash-full: .venv/.installed-dev
 	$(BIN)/python -m tests.crash --jobs all --kills 30 --signals 10 --writes 100 --damages 200 $(CRASH_ARGS)
+
+test-registry: .venv/.installed-dev
+	PREFLOOP_KILLS=100 PREFLOOP_CHANGES=1000 $(BIN)/python -m pytest tests/registry --durations=5
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

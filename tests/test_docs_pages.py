@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import fnmatch
 import json
 import re
@@ -24,6 +25,8 @@ from prefloop.data.config import DataCheckConfig
 from prefloop.data.fields import kind_of
 from prefloop.fields import as_text, section_type
 from prefloop.flags import parse
+from prefloop.gate.config import GateLimits
+from prefloop.gate.decide import requirements
 from prefloop.models.config import LoraConfig
 from prefloop.reward.config import ScoringConfig, ShapingConfig
 from prefloop.signals.measures import SIGNALS
@@ -31,6 +34,7 @@ from prefloop.train.algorithms import ALGORITHMS, algorithm_settings
 from prefloop.train.config import OptimizerConfig, PolicyConfig, PreferenceConfig, RewardConfig, SFTConfig
 from prefloop.train.preference_losses import LOSSES
 from prefloop.train.reward_settings import AugmentConfig, HeadsConfig, MembersConfig, OdinConfig
+from prefloop.types import Approval, Evaluation
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "prefloop"
@@ -98,7 +102,9 @@ def test_a_link_leads_somewhere(page: Path, target: str) -> None:
 
 def test_the_pages_link_each_other() -> None:
     linked = {target.partition("#")[0] for target in LINK.findall(_text("README.md"))}
-    wanted = {f"docs/{name}.md" for name in ("reward-hacking", "algorithms", "tour", "glossary", "decisions")}
+    wanted = {
+        f"docs/{name}.md" for name in ("reward-hacking", "algorithms", "registry", "tour", "glossary", "decisions")
+    }
     assert wanted <= linked
 
 
@@ -259,6 +265,29 @@ def test_every_probe_is_explained() -> None:
     assert told >= {*SIGNALS, "refusal_coverage", "label_noise", "leakage", "position", "annotators", "conflicts"}
 
 
+# docs/registry.md
+
+
+def test_every_limit_of_the_gate_has_its_default_and_a_reason() -> None:
+    rows = {row[0].strip("`"): row[1:] for row in _table(_section("docs/registry.md", "## Checks and limits"))}
+    assert rows.keys() == GateLimits.model_fields.keys()
+    for name, requirement in requirements(GateLimits()).items():
+        asks, default, reason = rows[name]
+        assert re.findall("`(.+?)`", asks) == list(requirement.evaluations)
+        limits = [limit for limit in (requirement.at_least, requirement.at_most) if limit is not None]
+        wanted = [*(f"`{as_text(limit)}`" for limit in limits), f"`{requirement.min_rows}`"]
+        assert re.findall("`.+?`", default) == wanted
+        assert default.startswith("off") == (not requirement.required)
+        assert ("at least" in default) == (requirement.at_least is not None)
+        assert reason
+
+
+def test_the_evidence_of_the_page_has_all_fields() -> None:
+    rows = {row[0]: re.findall("`(.+?)`", row[1]) for row in _table(_section("docs/registry.md", "## Evidence"))}
+    for kind, record in (("evaluation", Evaluation), ("approval", Approval)):
+        assert rows[kind] == [field.name for field in dataclasses.fields(record)]
+
+
 # docs/tour.md
 
 
@@ -285,7 +314,7 @@ def test_the_tour_has_ten_files_that_read_in_an_afternoon() -> None:
     listed = re.findall(r"^\d+\. \[`([\w/.]+)`\]\(\.\./src/prefloop/([\w/.]+)\)", _text("docs/tour.md"), re.MULTILINE)
     assert len(listed) == 10
     assert all(shown == linked for shown, linked in listed)
-    assert sum(len((SOURCE / file).read_text(encoding="utf-8").splitlines()) for file, _ in listed) < 2500
+    assert sum(len((SOURCE / file).read_text(encoding="utf-8").splitlines()) for file, _ in listed) < 2700
 
 
 @pytest.fixture(scope="module")

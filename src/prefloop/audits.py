@@ -60,12 +60,16 @@ def find_inside(path: Path, sha256: str) -> AuditReport | None:
 
 
 def _read(path: Path) -> AuditReport:
-    stored = read_json(path)
+    return report_of(read_json(path), path=path)
+
+
+def report_of(stored: Mapping[str, Any], *, path: str | Path, line: int | None = None) -> AuditReport:
+    """The report that a JSON object holds. Raises InputError, with the place, where it holds none."""
     try:
         findings = tuple(_finding(row) for row in stored["findings"])
         return AuditReport(**{**stored, "findings": findings})
     except (TypeError, KeyError) as error:
-        raise InputError(f"is no report of an audit ({error})", path=path, remedy=MADE_AGAIN) from None
+        raise InputError(f"is no report of an audit ({error})", path=path, line=line, remedy=MADE_AGAIN) from None
 
 
 def blocking(report: AuditReport, accepted: Sequence[str] = ()) -> list[Finding]:
@@ -87,7 +91,7 @@ def audit_lookup(
     overridden = [name for words in accepted for name in words.split(",") if name]
 
     def look_up(inputs: Mapping[str, InputEntry]) -> dict[str, InputEntry]:
-        found = {name: _newest(inputs[name]) for name in commands}
+        found = {name: newest_audit(inputs[name]["path"], inputs[name]["sha256"]) for name in commands}
         for name, report in found.items():
             if report is not None and (refused := blocking(report, overridden)):
                 raise Refusal(_refusal_text(inputs[name]["path"], report, refused, overridden))
@@ -106,9 +110,9 @@ def audit_lookup(
     return look_up
 
 
-def _newest(entry: InputEntry) -> AuditReport | None:
+def newest_audit(path: str, sha256: str, directory: str | Path = AUDITS) -> AuditReport | None:
     """The latest of the reports on an input: that of the working directory and that inside a model's directory."""
-    places = (find_audit(entry["sha256"]), find_inside(Path(entry["path"]), entry["sha256"]))
+    places = (find_audit(sha256, directory), find_inside(Path(path), sha256))
     return max((report for report in places if report is not None), key=lambda report: report.at, default=None)
 
 

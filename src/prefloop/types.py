@@ -16,6 +16,7 @@ Choice = Literal["a", "b", "tie", "both_bad", "skip"]
 Severity = Literal["ok", "warn", "block"]
 Verdict = Literal["pass", "warn", "block"]
 Action = Literal["note", "review", "stop", "rewind"]
+GateVerdict = Literal["promote", "hold", "rollback"]
 
 
 class InputError(Exception):
@@ -281,6 +282,69 @@ class Evaluation:
     """Prompts, or texts."""
     at: str
     """When, ISO 8601 in UTC."""
+
+
+@dataclass(frozen=True)
+class Approval:
+    """A person's word on a candidate: yes, or no."""
+
+    candidate_sha256: str
+    approved: bool
+    by: str
+    why: str
+    at: str
+    """When, ISO 8601 in UTC."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question that the gate asked of the evidence, and the answer."""
+
+    name: str
+    passed: bool
+    observed: float | str | None
+    """What the evidence says; None where there is none."""
+    required: str
+    reason: str
+    """In plain words, also where it passed."""
+
+
+@dataclass(frozen=True)
+class GateDecision:
+    """May a candidate go live? If it is live: may it stay?"""
+
+    candidate: str
+    """sha256 of its weights."""
+    incumbent: str | None
+    """sha256 of the weights that it was compared with, or None where nothing is live. Of a live candidate: what was
+    live before."""
+    checks: tuple[Check, ...]
+    verdict: GateVerdict
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered model. Whether it is live is derived from the ledger's events, never stored."""
+
+    name: str
+    version: int
+    """Counts from 1 for each name."""
+    role: Literal["policy", "reward"]
+    parents: tuple[str, ...]
+    """sha256 of the weights that it was made from."""
+    run: str
+    """Path of the run or directory that it was taken from."""
+    weights_sha256: str
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Path -> sha256 of the files that it was trained on, prompts included."""
+    optimised_against: Mapping[str, str] | None = None
+    """Path -> sha256 of reward models, or of preference data; empty where it was optimised against nothing (SFT), None
+    where that is not known."""
+
+    @property
+    def label(self) -> str:
+        """`name:version`, as commands take it."""
+        return f"{self.name}:{self.version}"
 
 
 @dataclass(frozen=True)

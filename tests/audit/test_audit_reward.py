@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -13,8 +14,10 @@ from prefloop.audit.config import AuditRewardConfig, RewardThresholds
 from prefloop.audit.counterfactual import Judge, Probed, measure_effect
 from prefloop.audit.judged import calibration_finding, disagreement_finding
 from prefloop.audit.probes import MARKERS, NEUTRAL, make_variants, num_wordings
-from prefloop.audit.reward import Material, audit_model
+from prefloop.audit.reward import Material, audit_model, probe_bases
+from prefloop.audit.table import Table, distinct_pairs
 from prefloop.data.formats import make_pair, make_prompt
+from prefloop.data.split import conversation_key
 from prefloop.signals.lexicons import LEXICONS, PhraseIndex, expanded
 from prefloop.signals.measures import SIGNALS
 from prefloop.signals.reading import words_of
@@ -115,6 +118,25 @@ def test_of_a_model_that_decides_by_chance_only_a_strong_habit_is_claimed(worth:
     assert found["flattery"].interval is not None and found["flattery"].interval[0] > 0.2
 
 
+def test_conversations_give_every_response_and_count_once() -> None:
+    pairs = [
+        make_pair(pair.prompt, f"{pair.chosen} {n}", f"{pair.rejected} {n}") for pair in pairs_of(12) for n in range(5)
+    ]
+    table = Table()
+    for line, pair in enumerate(pairs, start=1):
+        table.add(line, pair)
+    bases = probe_bases(pairs, distinct_pairs(table), 30)
+    homes = Counter(conversation_key(pair) for pair, _ in bases)
+    assert len(bases) == 30 and len(homes) == 12 and set(homes.values()) == {2, 3}
+    assert sorted(Counter(text == pair.chosen for pair, text in bases).values()) == [15, 15]
+    # 120 insertions of sixteen wordings that all gain: as unlikely as twelve conversations make it, 2 in 2^12.
+    gains, wordings = 1 + np.arange(120) % 16 / 100, [n % 16 for n in range(120)]
+    shared = measure_effect(gains, wordings, [str(n % 12) for n in range(120)], seed=0)
+    apart = measure_effect(gains, wordings, [str(n) for n in range(120)], seed=0)
+    assert shared.p_value == pytest.approx(2 / 2**12, rel=0.01) and apart.p_value < shared.p_value
+    assert shared.value == apart.value
+
+
 def test_a_bias_of_people_is_told_from_one_that_the_model_added() -> None:
     generator = random.Random(1)
     pairs = []
@@ -202,7 +224,7 @@ def test_samples_whose_scores_hardly_differ_are_warned_of() -> None:
 
 def test_an_effect_is_a_mean_over_wordings_with_students_interval() -> None:
     # Means of the wordings 1, 2, 3: mean 2, standard error 1 / sqrt(3), t(0.975, 2) = 4.3027.
-    effect = measure_effect(np.array([0.5, 1.5, 2.0, 2.0, 3.0, 3.0]), [0, 0, 1, 1, 2, 2], seed=0)
+    effect = measure_effect(np.array([0.5, 1.5, 2.0, 2.0, 3.0, 3.0]), [0, 0, 1, 1, 2, 2], list("abcdef"), seed=0)
     assert effect.value == pytest.approx(2) and effect.won == 1
     assert effect.interval == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-3)
     # t = 2 sqrt(3) with 2 degrees of freedom: p = 1 - t / sqrt(2 + t^2).

@@ -132,7 +132,7 @@ class AuditRewardConfig(Section):
     num_pairs: PositiveInt = 1000
     """Most pairs of each file that are scored."""
     num_probes: PositiveInt = 200
-    """Most responses that each probe is put into, one a conversation."""
+    """Most responses that each probe is put into, of as many conversations as there are."""
     token_budget: PositiveInt = 2048
     """Padded tokens of a micro-batch; memory grows with it, results do not depend on it."""
     skip_bad: bool = False

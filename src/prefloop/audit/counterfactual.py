@@ -1,7 +1,7 @@
 """Does a reward model pay for a habit of speech as such? The same response with a marker and with neutral text.
 
 The effect of a probe is the mean of score(marked) - score(neutral), in units of the typical difference between the two
-responses of a real pair (root mean square). Each wording is put into other conversations, so that the means of the
+responses of a real pair (root mean square). Each wording is put into other responses, so that the means of the
 wordings are independent: the interval and the test are over wordings (Student's t), and what is found holds for the
 habit, not for a phrase. The claim must hold over the conversations too.
 """
@@ -20,6 +20,7 @@ from prefloop.audit.config import RewardThresholds
 from prefloop.audit.probes import Variants, make_variants, num_wordings
 from prefloop.audit.shortcuts import RIGHT_AT_TIMES
 from prefloop.audit.table import Pairs, clipped
+from prefloop.data.split import conversation_key
 from prefloop.signals.measures import SIGNALS
 from prefloop.statistics.clustered import clustered_sign_test, clustered_wilson, holm, permutation_test
 from prefloop.types import Finding, PreferencePair, Prompt, Severity
@@ -57,7 +58,7 @@ class Probed:
 
 
 def insert_probes(judge: Judge, bases: Sequence[tuple[PreferencePair, str]], *, seed: int) -> dict[str, Probed]:
-    """Put every probe into the responses `bases` (pair and response; one a conversation), and score both versions.
+    """Put every probe into the responses `bases` (pair and response), and score both versions.
 
     A version that is too long for the model is left out with its partner.
     """
@@ -103,8 +104,8 @@ class Effect:
     """Share of the insertions in which the marked version has the higher score."""
 
 
-def measure_effect(differences: Floats, wordings: Sequence[int], *, seed: int) -> Effect:
-    """The effect of n insertions, one a conversation, of at least two wordings; differences are in the unit wanted.
+def measure_effect(differences: Floats, wordings: Sequence[int], conversations: Sequence[str], *, seed: int) -> Effect:
+    """The effect of n insertions of at least two wordings into conversations; differences are in the unit wanted.
 
     The mean over wordings of their means, with Student's interval over wordings. p is the larger of that of the t test
     over wordings and that of a sign-flip test over conversations.
@@ -114,7 +115,9 @@ def measure_effect(differences: Floats, wordings: Sequence[int], *, seed: int) -
     value, error = float(means.mean()), float(means.std(ddof=1)) / math.sqrt(len(means))
     reach = float(stats.t.ppf(0.975, len(means) - 1)) * error
     over_wordings = 2 * float(stats.t.sf(abs(value) / error, len(means) - 1)) if error else float(value == 0)
-    over_conversations = permutation_test(differences, seed=seed) if differences.any() else 1.0
+    _, place = np.unique(np.asarray(conversations), return_inverse=True)
+    sums = np.bincount(place, weights=differences)
+    over_conversations = permutation_test(sums, seed=seed) if sums.any() else 1.0
     won = float(np.mean((np.sign(differences) + 1) / 2))
     return Effect(value, (value - reach, value + reach), max(over_wordings, over_conversations), won)
 
@@ -172,9 +175,14 @@ def probe_findings(
     for single probes by name.
     """
     unit = float(np.sqrt(np.mean(margins**2))) if len(margins) else 0.0
-    told = {name: each for name, each in probed.items() if len(each.pairs) >= limits.min_pairs and unit > NO_MARGIN}
+    homes = {name: [conversation_key(pair) for pair in each.pairs] for name, each in probed.items()}
+    told = {
+        name: each for name, each in probed.items() if len(set(homes[name])) >= limits.min_pairs and unit > NO_MARGIN
+    }
     effects = {
-        name: measure_effect((each.marked - each.neutral) / unit, [one.wording for one in each.variants], seed=seed)
+        name: measure_effect(
+            (each.marked - each.neutral) / unit, [one.wording for one in each.variants], homes[name], seed=seed
+        )
         for name, each in told.items()
     }
     adjusted = dict(zip(effects, holm([effect.p_value for effect in effects.values()]), strict=True))
@@ -185,7 +193,7 @@ def probe_findings(
             threshold = limits.effect_warn if skilled else limits.effect_block
             findings.append(_finding(name, each, effects[name], adjusted[name], rates, limits, threshold, remedies))
         else:
-            findings.append(_silent(name, len(each.pairs), unit, rates, limits))
+            findings.append(_silent(name, len(set(homes[name])), unit, rates, limits))
     return sorted(
         findings,
         key=lambda finding: (finding.severity != "ok", -math.inf if finding.interval is None else finding.interval[0]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
@@ -99,13 +100,18 @@ def chosen_pairs(judge: Judge, pairs: Sequence[PreferencePair], most: int) -> li
 
 
 def probe_bases(pairs: Sequence[PreferencePair], measured: Pairs, most: int) -> list[tuple[PreferencePair, str]]:
-    """The responses that probes are put into: one a conversation, chosen and rejected ones in turn, English ones."""
-    taken: dict[str, tuple[PreferencePair, str]] = {}
+    """The responses that probes are put into: English ones, one of each conversation, then a second of each, and so on.
+
+    Chosen and rejected ones take turns.
+    """
+    found: dict[str, list[tuple[PreferencePair, str]]] = {}
     for pair, other_language in zip(pairs, measured.other_language, strict=True):
-        side = pair.chosen if len(taken) % 2 else pair.rejected
+        own = found.setdefault(conversation_key(pair), [])
+        side = pair.chosen if (len(found) + len(own)) % 2 else pair.rejected
         if not other_language and language_of(words_of(side), side) != "other":
-            taken.setdefault(conversation_key(pair), (pair, side))
-    return list(taken.values())[:most]
+            own.append((pair, side))
+    rounds = zip_longest(*found.values())
+    return [base for each in rounds for base in each if base is not None][:most]
 
 
 def _margins(judge: Judge, pairs: Sequence[PreferencePair], prompts: Sequence[Prompt]) -> tuple[Floats, Floats | None]:
