@@ -77,7 +77,7 @@ def test_the_higher_score_wins_and_equal_ones_tie() -> None:
             return self.score(prompts, responses), None
 
     judged = ScorerJudge(Lengths()).judge(duels(("ab", "abc"), ("ab", "a"), ("ab", "ba")))
-    assert judged.wins == (1.0, 0.0, 0.5) and judged.first is None
+    assert judged.wins == (1.0, 0.0, 0.5) and judged.first is None and judged.margins == (1.0, -1.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ def test_a_judge_that_the_candidate_was_tuned_against_is_named(
 ) -> None:
     outcome = evaluate("--judge", f"{data / 'rewards.py'}:count_e", "--suites", files / "words.jsonl")
     assert outcome.code == 0 and outcome.answer["judge"]["tuned_against"]
+    assert "win_rate" in measures(outcome) and "held_out_reward" not in measures(outcome)
     assert "the candidate was tuned against this judge: its verdict is no independent evidence" in outcome.said
 
 
@@ -138,6 +139,7 @@ def test_a_reward_model_judges(evaluate: Callable[..., Any], reward_run: Any) ->
     assert outcome.code == 0, outcome.said
     found = measures(outcome)
     assert found["win_rate"]["value"] > 55 and outcome.answer["judge"]["consistent"] is None
+    assert found["held_out_reward"]["value"] > 0 and found["held_out_reward"]["p_value"] is not None
     # The shipped suites, by default.
     assert {f"suite/{name}" for name in ("refuse", "answer", "unknown", "citations", "habits")} <= found.keys()
     # Such a model refuses nothing and answers with words of the ten.

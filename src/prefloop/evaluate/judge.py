@@ -49,6 +49,8 @@ class Judged:
     """Share of the duels in which both orders gave the same answer."""
     unread: int = 0
     """Answers of a judge in which no verdict was found; they count as ties."""
+    margins: tuple[float, ...] | None = None
+    """Score of the candidate's response minus that of the incumbent's, where responses are scored."""
 
 
 class Judge(Protocol):
@@ -74,7 +76,7 @@ class ScorerJudge:
         candidate = self.scorer.score(prompts, [duel.candidate for duel in duels])
         incumbent = self.scorer.score(prompts, [duel.incumbent for duel in duels])
         margins = np.array(candidate) - np.array(incumbent)
-        return Judged(tuple(float(won) for won in (np.sign(margins) + 1) / 2))
+        return Judged(tuple(float(won) for won in (np.sign(margins) + 1) / 2), margins=tuple(margins.tolist()))
 
 
 class PairJudge:

@@ -98,22 +98,17 @@ class Evidence:
     def of_values(self, name: str, sha256: str, candidate: ArrayLike, incumbent: ArrayLike) -> list[Measure]:
         """The mean of a number that each response has, and its change: bootstrap over prompts, sign flips."""
         values, before = np.asarray(candidate, dtype=np.float64), np.asarray(incumbent, dtype=np.float64)
+        own = self.measure(name, sha256, float(values.mean()), self._bootstrapped(values), len(values))
+        return [own, self.of_margins(f"{name}/{CHANGE}", sha256, values - before)]
 
-        def interval(of: np.ndarray) -> tuple[float, float]:
-            return cluster_bootstrap(of, range(len(of)), num_resamples=self.num_resamples, seed=self.seed)
+    def of_margins(self, name: str, sha256: str, margins: ArrayLike) -> Measure:
+        """The mean of what the candidate has more than the incumbent, one number a prompt."""
+        away = np.asarray(margins, dtype=np.float64)
+        p_value = permutation_test(away, seed=self.seed)
+        return self.measure(name, sha256, float(away.mean()), self._bootstrapped(away), len(away), p_value)
 
-        away = values - before
-        return [
-            self.measure(name, sha256, float(values.mean()), interval(values), len(values)),
-            self.measure(
-                f"{name}/{CHANGE}",
-                sha256,
-                float(away.mean()),
-                interval(away),
-                len(away),
-                permutation_test(away, seed=self.seed),
-            ),
-        ]
+    def _bootstrapped(self, values: np.ndarray) -> tuple[float, float]:
+        return cluster_bootstrap(values, range(len(values)), num_resamples=self.num_resamples, seed=self.seed)
 
     def of_responses(self, sha256: str, candidate: Sequence[str], incumbent: Sequence[str]) -> list[Measure]:
         """Repetition and length of the responses to the prompts."""

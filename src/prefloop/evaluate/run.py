@@ -168,6 +168,8 @@ def _side_by_side(
         say("warning: the candidate was tuned against this judge: its verdict is no independent evidence")
     judged = judge.judge(duels)
     measures, winrate = evidence.of_win_rate(judged, duels, hashes["prompts"])
+    if judged.margins is not None and not own:
+        measures.append(evidence.of_margins("held_out_reward", hashes["prompts"], judged.margins))
     texts = [[response.text for response in side] for side in (candidate, incumbent)]
     measures += evidence.of_responses(hashes["prompts"], *texts)
     details = {
