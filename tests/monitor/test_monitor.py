@@ -14,7 +14,7 @@ import pytest
 from prefloop.monitor.config import MonitorConfig, MonitorSettings
 from prefloop.monitor.gain import length_correlation, share_within_lengths
 from prefloop.monitor.held_out import HeldOut
-from prefloop.monitor.limits import chance, level, sample_of
+from prefloop.monitor.limits import limits_of, sample_of
 from prefloop.monitor.measures import openings
 from prefloop.monitor.rows import Observed, looks_of, read_rollouts
 from prefloop.monitor.watch import Watch
@@ -123,24 +123,43 @@ def test_a_policy_that_does_not_change_gives_about_the_alarms_that_were_asked_fo
         reference = rows_of(range(20), seed=1000 + seed)
         rows = rows_of(range(200), seed=seed)
         count += len(watched(rows, reference=reference, false_alarms=20, share=0.001, growth=0.001))
-    # 12 are asked for; looks share their reference, so the number scatters more than a count does.
-    assert 1 <= count <= 36
+    # At most 12 are asked for: a signal that stays beyond its limit is one alarm.
+    assert 1 <= count <= 18
     assert not watched(rows_of(range(400), seed=50), reference=rows_of(range(20), seed=51))
 
 
-def test_what_chance_does_is_what_resampling_says() -> None:
-    generator = np.random.default_rng(0)
-    prompts = [str(place // 4) for place in range(800)]
-    # Responses to a prompt are alike: the error is that of 200 prompts, not of 800 responses.
-    values = np.repeat(generator.normal(size=200), 4)
-    sample = sample_of(values, prompts)
-    assert sample is not None
-    low, high = chance(sample, 50, 0.025, seed=0)
-    wanted = 1.96 * np.std(values) * np.sqrt(1 / 50 + 1 / 200)
-    assert -low == pytest.approx(wanted, rel=0.1) and high == pytest.approx(wanted, rel=0.1)
-    assert sample_of(np.full(800, np.nan), prompts) is None and sample_of(values[:36], prompts[:36]) is None
-    # 14 signals, two looks in a row: 14 a^2 = 1 / 1000.
-    assert 14 * level(1.0, 14, 2) ** 2 == pytest.approx(1e-3)
+def drawn(generator: np.random.Generator, kind: str, count: int) -> np.ndarray:
+    return generator.binomial(1, 0.15, size=count) * 1.0 if kind == "share" else generator.normal(size=count)
+
+
+@pytest.mark.parametrize("kind", ["share", "mean"])
+@pytest.mark.parametrize("patience", [1, 2])
+def test_limits_are_passed_as_often_as_wanted(kind: str, patience: int) -> None:
+    """Looks share their reference: taken as independent, two in a row would pass three times as often."""
+    generator, beyond, trials = np.random.default_rng(3), np.zeros(2), 3000
+    prompts = [str(number) for number in range(120)]
+    for _ in range(trials):
+        sample = sample_of(drawn(generator, kind, 120), prompts)
+        assert sample is not None
+        low, high = limits_of(sample, 80, wanted=0.02, patience=patience, is_share=kind == "share")
+        looks = [drawn(generator, kind, 80).mean() for _ in range(patience)]
+        beyond += [max(looks) < low, min(looks) > high]
+    # 60 of 3,000; shares come in steps of one in 80.
+    assert (abs(beyond - 60) < 30).all(), beyond
+
+
+def test_responses_to_one_prompt_count_as_one() -> None:
+    prompts = [str(place // 4) for place in range(400)]
+    values = np.repeat(np.random.default_rng(0).normal(size=100), 4)
+    alike, apart = sample_of(values, prompts), sample_of(values, [str(place) for place in range(400)])
+    assert alike is not None and apart is not None
+    assert alike.variance == pytest.approx(values.var() / 99, rel=1e-9)
+    assert alike.variance == pytest.approx(4 * apart.variance, rel=0.02)
+    assert sample_of(np.full(400, np.nan), prompts) is None and sample_of(values[:36], prompts[:36]) is None
+    never = sample_of(np.zeros(400), prompts)
+    assert never is not None
+    low, high = limits_of(never, 100, wanted=1e-4, patience=2, is_share=True)
+    assert low == 0 and 0.01 < high < 0.1
 
 
 def test_openings_are_compared_with_other_prompts_only() -> None:

@@ -1,71 +1,87 @@
 """How far a mean may go by chance: limits from the reference policy's own responses.
 
-Prompts are drawn with replacement from the reference sample, twice: as many as a look has, and as many as the sample
-itself has, since its own mean is uncertain, too. The difference of the two means is what chance does. An alarm needs
-`patience` looks in a row beyond a quantile of it, so that with S signals
+An alarm takes `patience` looks in a row beyond a limit. With the mean m in the reference, the error s_look of the mean
+of a look, and the error s_ref of m itself, which all looks share, the limit is m + t with
 
-    false alarms a look = S * a^patience,  a = (wanted a look / S)^(1 / patience)
+    P(every one of the looks > m + t) = E over z ~ N(0, 1) of Q((t - s_ref z) / s_look)^patience = wanted
 
-which can be reached with a few thousand draws. Looks are taken as independent given the reference.
+where Q is the normal tail. Taking the looks as independent would forget that a reference that is low by chance is low
+for all of them. Responses to one prompt count as one observation. Shares are compared as arcsin(sqrt(share)), whose
+error hardly depends on the share (Anscombe 1948), so that rare habits get limits that are not too tight.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.polynomial.hermite_e import hermegauss
 from numpy.typing import NDArray
+from scipy import optimize, stats
 
 Floats = NDArray[np.float64]
-DRAWS = 4000
 FEWEST = 10
 """Prompts below which nothing is learnt of what chance does."""
+NODES = 64
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A reference sample by prompt: sums [P] and counts [P] of the values that apply."""
+    """The mean of a signal in the reference, over responses to so many prompts."""
 
-    sums: Floats
-    counts: Floats
+    mean: float
+    variance: float
+    """Of the mean; what it is times `num_prompts` is the variance of a look at one prompt."""
+    num_prompts: int
+    num_responses: int
 
-    @property
-    def mean(self) -> float:
-        return float(self.sums.sum() / self.counts.sum())
 
+def sample_of(values: Floats, prompts: Sequence[str], *, pairwise: bool = False) -> Sample | None:
+    """The sample of n values with the prompt of each, nan left out; None where fewer than FEWEST prompts have one.
 
-def sample_of(values: Floats, prompts: Sequence[str]) -> Sample | None:
-    """The sample of n values with the prompt of each, nan left out; None where fewer than FEWEST prompts have one."""
+    `pairwise` values say how each response compares with the others: their mean is a U-statistic of degree two, whose
+    variance is four times that of a mean of such values (Hoeffding 1948).
+    """
     applies = ~np.isnan(values)
     names, place = np.unique(np.asarray(prompts)[applies], return_inverse=True)
-    if len(names) < FEWEST:
+    number = len(names)
+    if number < FEWEST:
         return None
-    return Sample(
-        np.bincount(place, weights=values[applies]).astype(np.float64),
-        np.bincount(place).astype(np.float64),
-    )
+    known = values[applies]
+    mean = float(known.mean())
+    residuals = np.bincount(place, weights=known - mean)
+    variance = float((residuals**2).sum()) / len(known) ** 2 * number / (number - 1)
+    return Sample(mean, variance * (4 if pairwise else 1), number, len(known))
 
 
-def level(false_alarms: float, num_signals: int, patience: int) -> float:
-    """The tail probability of a single look for so many false alarms in 1,000 looks over all signals."""
-    return float(min(0.5, (false_alarms / 1000 / max(1, num_signals)) ** (1 / patience)))
+def limits_of(sample: Sample, num_prompts: int, *, wanted: float, patience: int, is_share: bool) -> tuple[float, float]:
+    """The lower and the upper limit of a look at `num_prompts` prompts: beyond either, `patience` looks in a row are by
+    chance with probability `wanted`."""
+    if not is_share:
+        error = math.sqrt(sample.variance)
+        reach = error * _reach(wanted, patience, round(sample.num_prompts / num_prompts, 6))
+        return sample.mean - reach, sample.mean + reach
+    # Half a response with it and half a one without: nothing seen is not nothing there.
+    share = (sample.mean * sample.num_responses + 0.5) / (sample.num_responses + 1)
+    # As many independent responses as would give this variance.
+    number = share * (1 - share) / sample.variance if sample.variance else float(sample.num_prompts)
+    error = 0.5 / math.sqrt(min(number, sample.num_responses))
+    reach = error * _reach(wanted, patience, round(sample.num_prompts / num_prompts, 6))
+    angle = math.asin(math.sqrt(share))
+    low, high = max(0.0, angle - reach), min(math.pi / 2, angle + reach)
+    return math.sin(low) ** 2, math.sin(high) ** 2
 
 
-def chance(sample: Sample, num_prompts: int, tail: float, *, seed: int) -> tuple[float, float]:
-    """By how much the mean of a look at `num_prompts` prompts is below and above the sample's mean, by chance: the
-    quantiles `tail` and 1 - `tail`."""
-    generator = np.random.default_rng([seed, num_prompts])
-    own = _means(sample, len(sample.sums), generator)
-    others = _means(sample, num_prompts, generator)
-    low, high = np.quantile(others - own, [tail, 1 - tail])
-    return float(low), float(high)
+@lru_cache(maxsize=1024)
+def _reach(wanted: float, patience: int, ratio: float) -> float:
+    """t in units of the reference's error, whose square is that of a look over `ratio`."""
+    nodes, weights = hermegauss(NODES)
+    weights, look = weights / weights.sum(), math.sqrt(ratio)
 
+    def excess(reach: float) -> float:
+        return float(weights @ stats.norm.sf((reach - nodes) / look) ** patience) - wanted
 
-def _means(sample: Sample, num_prompts: int, generator: np.random.Generator) -> Floats:
-    """[DRAWS] means of resampled prompts."""
-    found: Floats = np.empty(DRAWS)
-    for start in range(0, DRAWS, 500):
-        drawn = generator.integers(len(sample.sums), size=(500, num_prompts))
-        found[start : start + 500] = sample.sums[drawn].sum(1) / sample.counts[drawn].sum(1)
-    return found
+    return float(optimize.brentq(excess, 0.0, 40.0 * (1 + look)))

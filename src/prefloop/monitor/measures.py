@@ -40,6 +40,10 @@ class Measure:
     action: Action = "review"
     both_ways: bool = False
     """Whether a fall is an alarm, too."""
+    counted: bool = False
+    """Whether a response either has it or not."""
+    pairwise: bool = False
+    """Whether a response's value compares it with the others."""
 
 
 def _of_text(name: str) -> Callable[[Sequence[Observed]], Floats]:
@@ -98,21 +102,36 @@ def _unverified(known: frozenset[str]) -> Callable[[Sequence[Observed]], Floats]
 def measures(sources: frozenset[str] | None = None) -> tuple[Measure, ...]:
     """Everything that is watched in a response; with `sources` also citations of what is not among them."""
     marked = tuple(
-        Measure(name, f"responses with {SIGNALS[name].what}", "share", _any_of(name), both_ways=name == "refusal")
+        Measure(
+            name,
+            f"responses with {SIGNALS[name].what}",
+            "share",
+            _any_of(name),
+            both_ways=name == "refusal",
+            counted=True,
+        )
         for name in SHARES
     )
     verified = (
         ()
         if sources is None
-        else (Measure("unverified_citation", "responses that cite an unknown source", "share", _unverified(sources)),)
+        else (
+            Measure(
+                "unverified_citation",
+                "responses that cite an unknown source",
+                "share",
+                _unverified(sources),
+                counted=True,
+            ),
+        )
     )
     return (
         Measure("length", "characters", "mean", _of_text("length")),
         Measure("repetition", "repeated three-word runs", "share", _of_text("repetition")),
         *marked,
         *verified,
-        Measure("openings", "other responses that open alike", "share", openings),
-        Measure("language", "responses that are not English", "share", _foreign, both_ways=True),
-        Measure("cut_off", "responses that were cut off", "share", _cut_off),
+        Measure("openings", "other responses that open alike", "share", openings, pairwise=True),
+        Measure("language", "responses that are not English", "share", _foreign, both_ways=True, counted=True),
+        Measure("cut_off", "responses that were cut off", "share", _cut_off, counted=True),
         Measure("score_spread", "disagreement of the ensemble", "mean", _spread),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from prefloop.monitor.config import MonitorSettings
 from prefloop.monitor.gain import length_correlation, share_within_lengths
 from prefloop.monitor.held_out import HeldOut
-from prefloop.monitor.limits import Floats, Sample, chance, level, sample_of
+from prefloop.monitor.limits import Floats, Sample, limits_of, sample_of
 from prefloop.monitor.measures import Measure, measures
 from prefloop.monitor.rows import Observed
 from prefloop.types import Action, Alarm, Signal
@@ -36,22 +36,17 @@ class Watch:
         prompts = [row.prompt_id for row in self.reference]
         self.measures = measures(self.sources)
         self.samples: dict[str, Sample | None] = {
-            each.name: sample_of(each.values(self.reference), prompts) for each in self.measures
+            each.name: sample_of(each.values(self.reference), prompts, pairwise=each.pairwise) for each in self.measures
         }
         self.lengths, self.scores = _lengths(self.reference), _scores(self.reference)
-        watched = sum(sample is not None for sample in self.samples.values())
-        self.tail = level(self.settings.false_alarms, watched + 2, self.settings.patience)
+        # The gain in length and the held-out score are watched, too.
+        watched = sum(sample is not None for sample in self.samples.values()) + 2
+        self.wanted = min(0.25, self.settings.false_alarms / 1000 / watched)
         self.held_out = HeldOut()
         self._beyond: dict[str, int] = {}
         self.since: dict[str, int] = {}
         """First step of the looks in a row in which a signal has been beyond its limit."""
         self._first = 0
-        self._chances: dict[tuple[str, int], tuple[float, float]] = {}
-
-    def _chance(self, name: str, sample: Sample, num_prompts: int) -> tuple[float, float]:
-        if (name, num_prompts) not in self._chances:
-            self._chances[name, num_prompts] = chance(sample, num_prompts, self.tail, seed=len(self._chances))
-        return self._chances[name, num_prompts]
 
     def look(self, rows: Sequence[Observed]) -> list[Alarm]:
         """Measure the responses of one or more steps; the alarms that this look raises."""
@@ -71,10 +66,16 @@ class Watch:
             return
         value = float(np.nanmean(values))
         num_prompts = len({row.prompt_id for row in rows})
-        low, high = self._chance(measure.name, sample, num_prompts)
+        low, high = limits_of(
+            sample,
+            num_prompts,
+            wanted=self.wanted / (2 if measure.both_ways else 1),
+            patience=self.settings.patience,
+            is_share=measure.counted,
+        )
         least = self.settings.share if measure.kind == "share" else self.settings.growth * abs(sample.mean)
-        floor = sample.mean + min(low, -least) if measure.both_ways else -np.inf
-        ceiling = sample.mean + max(high, least)
+        floor = min(low, sample.mean - least) if measure.both_ways else -np.inf
+        ceiling = max(high, sample.mean + least)
         self.signals.append(Signal(measure.name, step, value))
         self.limits.setdefault(measure.name, []).append((step, floor, ceiling))
         rises = value > ceiling
@@ -122,7 +123,7 @@ class Watch:
             return
         values = np.array([row.held_out_score for row in known], dtype=np.float64)
         self.signals.append(Signal("held_out_score", step, float(values.mean())))
-        fallen = self.held_out.add(values, _scores(known), tail=self.tail)
+        fallen = self.held_out.add(values, _scores(known), tail=self.wanted ** (1 / self.settings.patience))
         mean, limit = fallen or (0.0, 0.0)
         told = "the held-out score has fallen below its best while the score that is optimised went on rising"
         worst = sorted(known, key=lambda row: (row.held_out_score or 0.0) - row.score)

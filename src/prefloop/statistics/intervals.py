@@ -111,7 +111,9 @@ def wilson(successes: float, n: float, *, level: float = 0.95) -> tuple[float, f
     centre = share + z**2 / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     scale = 1 + z**2 / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    # Exact at the ends, where rounding would leave 1e-17.
+    low = 0.0 if successes == 0 else max(0.0, (centre - half) / scale)
+    return low, 1.0 if successes == n else min(1.0, (centre + half) / scale)
 
 
 def _finite(values: ArrayLike) -> NDArray[np.float64]:
