@@ -221,6 +221,11 @@ def write_demo(path: Path, *, num_prompts=240, harm=1.0, gain=0.9, seed=0, kl_bu
                 "raised": [{"name": "disclaimer", "severity": "block", "message": "chosen in 91% of 800 pairs"}],
             },
         },
+        "alarms": {
+            "tuned": [],
+            "hacked": [{"signal": "disclaimer", "step": 9, "kl": 3.25, "message": "disclaimers: 2% before, 60% now"}],
+            "guarded": [],
+        },
         "peak_step": 12,
         "differences": {
             "tuned_minus_sft": mean(utilities["tuned"] - utilities["sft"]),

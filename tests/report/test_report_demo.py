@@ -211,6 +211,26 @@ def test_a_run_that_is_best_at_its_end_is_told_as_such(demo_writer, tmp_path):
     assert "no clear fall for it to prevent" not in demo_text.summary(demo)[4].text
 
 
+def test_what_audit_and_monitor_said_is_told_as_it_was(demo_dir, demo_writer, tmp_path, read_page):
+    words = read_page(render_demo(demo_dir)).words
+    assert "Of the biased annotators' pairs alone it names disclaimer." in words
+    assert "chosen in 91% of 800 pairs" in words and "Nothing was found against the pairs of the honest" in words
+    assert "the first came at step 9, 3.2 nats from SFT, before the policy was at its best (step 12)." in words
+    run_dir = demo_writer(tmp_path / "run")
+    raised = [{"name": "length", "severity": "warn", "message": "longer in 70%"}]
+    late = [{"signal": "length", "step": 20, "kl": 9.0, "message": "longer"}]
+    change_answer(
+        run_dir,
+        audits={who: {"verdict": "warn", "raised": raised} for who in ("honest", "biased")},
+        alarms={"tuned": [], "hacked": late, "guarded": []},
+    )
+    words = read_page(render_demo(run_dir)).words
+    assert "it names nothing in the biased annotators' pairs that it does not name in the honest ones'" in words
+    assert "9.0 nats from SFT, after the policy was at its best" in words
+    change_answer(run_dir, alarms={"tuned": [], "hacked": [], "guarded": []})
+    assert "without a budget it raised none." in read_page(render_demo(run_dir)).words
+
+
 def test_unmeasured_ceilings_are_left_out(demo_writer, tmp_path, read_page):
     run_dir = demo_writer(tmp_path / "run")
     change_answer(run_dir, reward_accuracy={"honest": {"accuracy": 0.7}, "biased": {"accuracy": 0.8}})

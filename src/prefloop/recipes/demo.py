@@ -17,6 +17,7 @@ from prefloop.recipes.config import DemoConfig
 from prefloop.recipes.measure import Measured, curve_row, difference, means_of_parts, noise_ceiling, peak_step, plain
 from prefloop.recipes.scenario import (
     Clock,
+    alarms_of,
     audit_of_pairs,
     last,
     learn_reward,
@@ -133,6 +134,7 @@ def _answer(root: Path, config: DemoConfig, measured: Mapping[str, Mapping[int, 
         "audits": {
             who: audit_of_pairs(root, config, name) for who, name in (("honest", "honest"), ("biased", config.scenario))
         },
+        "alarms": {name: alarms_of(root, config, name) for name in ("tuned", "hacked", "guarded")},
         "worst_part": _fell_most(means_of_parts(peak.reported()), means_of_parts(hacked.reported())),
         "worst_kind": _fell_most(curve_row("", 0, peak)["kinds"], curve_row("", 0, hacked)["kinds"]),
     }

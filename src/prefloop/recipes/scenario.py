@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import json
 import multiprocessing
 import resource
 import signal
@@ -24,11 +25,13 @@ from prefloop.audit.verdict import worst_findings
 from prefloop.audits import AUDITS, find_audit, store_audit
 from prefloop.console import say
 from prefloop.models.load import default_device, load_policy
+from prefloop.monitor.config import TrainingMonitor
+from prefloop.monitor.log import LogWatch
 from prefloop.recipes.config import SandboxConfig, SandboxListConfig
 from prefloop.recipes.measure import Measured, curve_row, difference, measure, peak_step, plain
 from prefloop.recipes.stages import Bench, run_policy, run_reward, run_sft, write_data, write_pairs, write_rows
 from prefloop.reward.scoring import load_scorer
-from prefloop.rundir import RunDir, read_section, resolve_model, sha256_of
+from prefloop.rundir import METRICS, RunDir, read_section, resolve_model, sha256_of
 from prefloop.train.checkpoint import checkpoints, step_of
 from prefloop.train.config import policy_config
 from prefloop.types import EnvironmentStop, InputError
@@ -107,6 +110,7 @@ def _answer(root: Path, config: SandboxConfig, measured: Mapping[str, Mapping[in
         "num_prompts": config.num_eval_prompts,
         "peak_step": top,
         "audit": audit_of_pairs(root, config, config.scenario),
+        "alarms": {name: alarms_of(root, config, name) for name in ("unguarded", "guarded")},
         "kl": {name: policy.kl for name, policy in policies.items()},
         "proxy": {name: plain(policy.proxy()) for name, policy in policies.items()},
         "true_utility": {name: plain(policy.utility()) for name, policy in policies.items()},
@@ -142,6 +146,14 @@ def audit_of_pairs(root: Path, config: SandboxConfig, scenario: str) -> dict[str
             for finding in worst_findings(report.findings, len(report.findings))
         ],
     }
+
+
+def alarms_of(root: Path, config: SandboxConfig, name: str) -> list[dict[str, Any]]:
+    """The alarms of the monitor on a policy run: [{"signal", "step", "kl", "message"}], kl in nats a response."""
+    stage = Bench.build(root, config).stage(name)
+    kl = {row["step"]: row["kl/full"] for row in map(json.loads, (stage / METRICS).read_text("utf-8").splitlines())}
+    alarms = LogWatch(TrainingMonitor()).read_on(stage / "rollouts" / "rollouts.jsonl")
+    return [{"signal": each.signal, "step": each.step, "kl": kl[each.step], "message": each.message} for each in alarms]
 
 
 def optimise(root: Path, config: SandboxConfig, scenario: str, name: str, kl_budget: float | None) -> None:

@@ -53,6 +53,7 @@ def render_demo(run_dir: Path) -> str:
         PageSection("What happened", "summary", _summary(demo)),
         PageSection("What the audit of the pairs said", "audits", _audits(demo)),
         PageSection("Proxy and truth", "curves", _key_figures(demo)),
+        PageSection("What the monitor said", "alarms", _alarms(demo)),
         PageSection("The policies compared", "table", _comparison(demo)),
         PageSection("What got better and worse", "parts", _parts(demo)),
         PageSection("Answers side by side", "answers", _examples(demo)),
@@ -82,6 +83,18 @@ def _audits(demo: DemoRun) -> list[Block]:
     if rows:
         blocks.append(Table(["pairs of the", "verdict", "finding", "evidence"], rows, numeric_from=4))
     return [*blocks, *(Prose(f"Nothing was found against the pairs of the {who} annotators.") for who in silent)]
+
+
+def _alarms(demo: DemoRun) -> list[Block]:
+    rows = [
+        [POLICY_NAMES[run].partition(",")[0], str(alarm.step), number(alarm.kl, 1), plain(alarm.signal), alarm.message]
+        for run, alarms in demo.answer.alarms.items()
+        for alarm in alarms
+    ]
+    said = Prose(demo_text.alarms(demo))
+    if not rows:
+        return [said]
+    return [said, Table(["policy", "step", "KL, nats", "signal", "evidence"], rows, numeric_from=5)]
 
 
 def _key_figures(demo: DemoRun) -> list[Block]:

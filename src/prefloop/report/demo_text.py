@@ -71,6 +71,23 @@ def audits(demo: DemoRun) -> str:
     return said + "Here it names nothing in the biased annotators' pairs that it does not name in the honest ones'."
 
 
+def alarms(demo: DemoRun) -> str:
+    """How soon the monitor saw that the policies wrote differently, beside when true utility was at its peak."""
+    said = (
+        "While a policy was optimised, a monitor compared what it wrote with its own first answers. An alarm says that "
+        "it writes differently, not that it writes worse: it asks a person to read. "
+    )
+    hacked = demo.answer.alarms["hacked"]
+    if not hacked:
+        return said + "On the run against biased annotators without a budget it raised none."
+    first = hacked[0]
+    when = "before" if first.step < demo.answer.peak_step else "after"
+    return said + (
+        f"On the run against biased annotators without a budget the first came at step {first.step}, "
+        f"{number(first.kl, 1)} nats from SFT, {when} the policy was at its best (step {demo.answer.peak_step})."
+    )
+
+
 def _setup(demo: DemoRun) -> str:
     return (
         "A small language model learned by imitation to answer the prompts of a simulated help desk (SFT). Simulated "

@@ -58,6 +58,15 @@ class AuditOfPairs(Record):
     raised: tuple[Raised, ...]
 
 
+class AlarmSeen(Record):
+    """An alarm of the monitor on a policy run."""
+
+    signal: str
+    step: int
+    kl: float
+    message: str
+
+
 class Differences(Record):
     """Differences of true utility, paired by prompt."""
 
@@ -83,6 +92,7 @@ class DemoAnswer(Record):
     num_pairs: int
     reward_accuracy: dict[Literal["honest", "biased"], RewardAccuracy]
     audits: dict[Literal["honest", "biased"], AuditOfPairs]
+    alarms: dict[Literal["tuned", "hacked", "guarded"], tuple[AlarmSeen, ...]]
     peak_step: int
     differences: Differences
     worst_part: str
