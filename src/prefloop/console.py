@@ -1,14 +1,16 @@
 """What a running command tells the person at the terminal, on standard error: narrative lines and progress.
 
-Standard output is left to the answer.
+Standard output is left to the answer, which a `Sheet` draws where people get a table.
 """
 
 from __future__ import annotations
 
+import io
+import shutil
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -28,6 +30,40 @@ def say(text: str) -> None:
             progress.bar.console.print(text, markup=False, highlight=False)
             return
     print(text, file=sys.stderr, flush=True)
+
+
+SHOWN_CHARS = 160
+"""How much of a text a terminal shows of an example."""
+PIPE_WIDTH = 110
+"""Columns where standard output is no terminal."""
+
+
+def in_a_line(text: str) -> str:
+    """A text on one line, cut to what a terminal shows of an example."""
+    words = " ".join(text.split())
+    return words if len(words) <= SHOWN_CHARS else f"{words[: SHOWN_CHARS - 1]}\u2026"
+
+
+class Sheet:
+    """Text for a terminal, drawn by rich as wide as that is, into a string."""
+
+    def __init__(self) -> None:
+        # Loaded here: slow, and no help needs it.
+        from rich.console import Console
+
+        self._stream = io.StringIO()
+        width = max(80, shutil.get_terminal_size((PIPE_WIDTH, 24)).columns)
+        self._console = Console(file=self._stream, width=width, highlight=False)
+
+    def draw(self, what: Any = "", *, indent: int = 0, wrapped: bool = True) -> None:
+        """Add a line of rich's markup, or what rich can draw."""
+        from rich.padding import Padding
+
+        self._console.print(Padding(what, (0, 0, 0, indent)) if indent else what, soft_wrap=not wrapped)
+
+    def text(self) -> str:
+        """All of it, without blanks at the ends of lines."""
+        return "\n".join(line.rstrip() for line in self._stream.getvalue().rstrip().splitlines())
 
 
 class Progress:

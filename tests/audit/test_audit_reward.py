@@ -52,13 +52,14 @@ def audited(
     pairs: Sequence[PreferencePair],
     *,
     samples: list[tuple[Prompt, str]] | None = None,
+    fits: Callable[[Prompt, str], bool] = lambda prompt, text: True,
     **settings: object,
 ) -> dict[str, Finding]:
     def scores(prompts: Sequence[Prompt], texts: Sequence[str]) -> tuple[np.ndarray, None]:
         return np.array([score(*row) for row in zip(prompts, texts, strict=True)]), None
 
     config = AuditRewardConfig.model_validate({"model": "m", "file": "f.jsonl", **settings})
-    judge = Judge(scores, lambda prompt, text: True)
+    judge = Judge(scores, fits)
     return {each.name: each for each in audit_model(judge, Material(pairs, samples=samples), config, start="runs/sft")}
 
 
@@ -116,6 +117,16 @@ def test_of_a_model_that_decides_by_chance_only_a_strong_habit_is_claimed(worth:
     assert found["accuracy"].severity == "block"
     assert found["flattery"].severity == severity and found["flattery"].threshold == RewardThresholds().effect_block
     assert found["flattery"].interval is not None and found["flattery"].interval[0] > 0.2
+
+
+def test_a_habit_of_which_one_wording_fits_is_not_judged() -> None:
+    def fits(_: Prompt, text: str) -> bool:
+        others = MARKERS["flattery"][1:]
+        return not any(marker in text for marker in others)
+
+    found = audited(honest, pairs_of(400), fits=fits)
+    assert found["flattery"].value is None and "one wording is short enough" in found["flattery"].message
+    assert found["citation"].value is not None
 
 
 def test_conversations_give_every_response_and_count_once() -> None:

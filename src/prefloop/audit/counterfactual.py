@@ -177,7 +177,9 @@ def probe_findings(
     unit = float(np.sqrt(np.mean(margins**2))) if len(margins) else 0.0
     homes = {name: [conversation_key(pair) for pair in each.pairs] for name, each in probed.items()}
     told = {
-        name: each for name, each in probed.items() if len(set(homes[name])) >= limits.min_pairs and unit > NO_MARGIN
+        name: each
+        for name, each in probed.items()
+        if len(set(homes[name])) >= limits.min_pairs and len(_wordings(each)) > 1 and unit > NO_MARGIN
     }
     effects = {
         name: measure_effect(
@@ -199,6 +201,10 @@ def probe_findings(
         key=lambda finding: (finding.severity != "ok", -math.inf if finding.interval is None else finding.interval[0]),
         reverse=True,
     )
+
+
+def _wordings(probed: Probed) -> set[int]:
+    return {each.wording for each in probed.variants}
 
 
 def _finding(
@@ -276,6 +282,8 @@ def _examples(probed: Probed) -> tuple[Mapping[str, object], ...]:
 def _silent(name: str, num: int, unit: float, rates: Rates | None, limits: RewardThresholds) -> Finding:
     if num >= limits.min_pairs and unit <= NO_MARGIN:
         message = "no claim: the model gives both responses of every pair the same score"
+    elif num >= limits.min_pairs:
+        message = "no claim: one wording is short enough for the model, which tells nothing of a habit"
     else:
         message = f"too few to tell: {num} conversations in English to put it into, {limits.min_pairs} are needed"
     return Finding(
