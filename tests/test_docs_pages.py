@@ -8,6 +8,7 @@ import fnmatch
 import json
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,16 +158,26 @@ def test_the_loop_of_the_readme_runs_as_it_stands(
     _write_pairs(Path("held-out.jsonl"), HALLS[:2])
     lines = _commands(_section("README.md", "## Your own data"))
     assert [split_words(line.split()[1:])[0] for line in lines] == [
-        *("data check", "audit data", "train sft", "train reward", "reward eval", "train policy")
+        *("data check", "audit data", "train sft", "train reward", "reward eval", "audit reward", "train policy")
     ]
+    lines += _commands(_section("README.md", "## What goes live"))
     # The smallest shapes that still run every line.
-    shorter = {"train sft": TINY, "train policy": ["--num-steps", "1", "--max-new-tokens", "4"]}
+    few = ["--max-new-tokens", "4"]
+    shorter = {"train sft": TINY, "train policy": ["--num-steps", "1", *few], "evaluate run": few}
+    answers = {}
     for line in lines:
         words = shlex.split(line)[1:]
-        assert main([*words, *shorter.get(" ".join(words[:2]), []), "--json"]) == 0
-        answer = json.loads(capsys.readouterr().out)
-    assert answer["stopped"] == "done"
-    assert (Path("runs/ppo") / answer["outputs"]["model"] / "model.safetensors").exists()
+        name = " ".join(words[:2])
+        if name == "evaluate run":
+            shutil.copytree("runs/reward", "runs/other-reward")
+        code = main([*words, *shorter.get(name, []), "--json"])
+        # Four held-out prompts are no evidence: the gate holds, and nothing is promoted.
+        refused = name == "model gate" or (name == "model promote" and "model gate" in answers)
+        assert code == int(refused), line
+        answers[name] = json.loads(capsys.readouterr().out or "{}")
+    assert answers["train policy"]["stopped"] == "done"
+    assert (Path("runs/ppo") / answers["train policy"]["outputs"]["model"] / "model.safetensors").exists()
+    assert answers["model gate"]["verdict"] == "hold"
 
 
 def _write_pairs(path: Path, halls: tuple[str, ...]) -> None:
