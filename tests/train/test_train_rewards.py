@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch
 
-from prefloop.reward import remote
+from prefloop.reward import client
 from prefloop.reward.function import FunctionScorer
 from prefloop.reward.serve import PATH, allowed_hosts, listen, make_app, server_of
 
@@ -90,7 +90,7 @@ class Server:
 
 
 def test_a_run_whose_reward_server_stays_away_goes_on_later(tune, functions, monkeypatch, tmp_path):
-    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(client.time, "sleep", lambda seconds: None)
     words = ("--num-steps", 6, "--checkpoint-every", 50, "--scoring.retries", 2, *FEW)
     server = Server(FunctionScorer(f"{functions}:count_e"), away_after=10**6)
     try:

@@ -32,7 +32,7 @@ def as_table(report: AuditReport, next_command: str) -> str:
     from rich.markup import escape
 
     sheet = Sheet()
-    sheet.draw(f"[bold]{escape(report.subject)}[/bold]: [bold]{SAID[report.verdict]}[/bold]")
+    sheet.draw(f"[bold]{escape(report.subject)}[/bold]: [bold]{SAID[report.verdict]}[/bold]", wrapped=False)
     for number, finding in enumerate(worst_findings(report.findings), start=1):
         sheet.draw(f"\n{number}. [bold]{finding.name}[/bold] ({finding.severity}): {escape(finding.message)}")
         if finding.remedy:

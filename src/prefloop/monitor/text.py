@@ -14,7 +14,9 @@ def as_table(file: str, watch: Watch, following: str) -> str:
     from rich.table import Table
 
     sheet, count = Sheet(), len(watch.alarms)
-    sheet.draw(f"[bold]{escape(file)}[/bold]: [bold]{count or 'no'} alarm{'' if count == 1 else 's'}[/bold]")
+    sheet.draw(
+        f"[bold]{escape(file)}[/bold]: [bold]{count or 'no'} alarm{'' if count == 1 else 's'}[/bold]", wrapped=False
+    )
     for alarm in watch.alarms:
         sheet.draw(f"\nstep {alarm.step}: [bold]{alarm.signal}[/bold] ({alarm.action}): {escape(alarm.message)}")
         for example in alarm.examples[:1]:
