@@ -14,7 +14,7 @@ import prefloop
 from prefloop.cli import COMMANDS
 
 SOURCE = Path(prefloop.__file__).parent
-TORCH_FREE_PACKAGES = ("audit", "data", "gate", "registry", "signals", "statistics", "world", "report")
+TORCH_FREE_PACKAGES = ("audit", "data", "gate", "monitor", "registry", "signals", "statistics", "world", "report")
 TORCH_FREE_EVALUATION = ("overoptimization", "records", "rows", "suite", "verdicts", "winrate")
 TORCH = ("torch", "transformers", "tokenizers", "safetensors")
 
