@@ -21,7 +21,7 @@ import math
 import os
 import platform
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -85,6 +85,12 @@ def write_json(path: Path, value: Any) -> None:
     with atomic_file(path) as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
         file.write("\n")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON Lines, atomically."""
+    with atomic_file(path) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ among the pairs in which it comes with more of another one, and among those in w
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def _require_sense(config: DataBalanceConfig) -> None:
         )
 
 
-def _steps(table: Table, config: DataBalanceConfig) -> Iterator[tuple[str, Any]]:
+def _steps(table: Table, config: DataBalanceConfig) -> Iterator[tuple[str, Callable[[Kept], Kept]]]:
     """What is dropped, by name: functions from the rows that are left to those of them that stay."""
     ids, near = _column(table.ids), _column(table.near)
     comparisons, clusters = _column(table.comparisons), _column(table.clusters)
@@ -130,6 +130,6 @@ def balanced(signs: NDArray[np.int8], ids: NDArray[np.uint64], kept: Kept, *, se
     return kept & np.isin(ids, np.concatenate(stays))
 
 
-def _where(kept: Sequence[bool] | Kept, file: str) -> Iterator[PreferencePair]:
+def _where(kept: Kept, file: str) -> Iterator[PreferencePair]:
     pairs = pairs_of_file(Source(file), Tally(skip_bad=True))
     return (pair for stays, (_, pair) in zip(kept, pairs, strict=True) if stays)

@@ -14,7 +14,7 @@ from prefloop.evaluate.texts import Surprise, surprises
 from prefloop.models.load import load_policy
 from prefloop.reward.scorer import Response
 from prefloop.rollout.respond import plain_prompt, respond
-from prefloop.rundir import atomic_file
+from prefloop.rundir import write_rows
 from prefloop.types import Prompt
 
 Asked = Mapping[str, Sequence[Prompt]]
@@ -61,7 +61,7 @@ def answers_of(
             if prompts
             else []
         )
-        _write(
+        write_rows(
             responses,
             [
                 {
@@ -74,7 +74,7 @@ def answers_of(
                 for name, prompt, response in zip(sets, prompts, said, strict=True)
             ],
         )
-        _write(
+        write_rows(
             surprised,
             [
                 {"file": name, "nats": each.nats, "tokens": each.tokens}
@@ -90,11 +90,6 @@ def answers_of(
         },
         {name: [Surprise(row["nats"], row["tokens"]) for row in read if row["file"] == name] for name in texts},
     )
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with atomic_file(path) as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ All that is known comes from the log, so a run that goes on after a crash reads 
 from __future__ import annotations
 
 import json
+from itertools import takewhile
 from pathlib import Path
 
 from prefloop.monitor.config import TrainingMonitor
@@ -50,4 +51,7 @@ class LogWatch:
 
     def newest(self, step: int) -> dict[str, float]:
         """What was measured in a look that ended with `step`."""
-        return {} if self.watch is None else {each.name: each.value for each in self.watch.signals if each.step == step}
+        if self.watch is None:
+            return {}
+        newest = takewhile(lambda signal: signal.step == step, reversed(self.watch.signals))
+        return {signal.name: signal.value for signal in newest}

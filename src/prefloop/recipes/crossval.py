@@ -19,11 +19,10 @@ from prefloop.data.write import write_records
 from prefloop.models.load import default_device, new_reward_model
 from prefloop.recipes.config import RewardCrossvalConfig
 from prefloop.recipes.scenario import stored_answer
-from prefloop.recipes.stages import write_rows
 from prefloop.reward.evaluate import margins_of, shuffled_margins
 from prefloop.reward.measures import summarise
 from prefloop.reward.scoring import load_scorer
-from prefloop.rundir import RunDir, resolve_model
+from prefloop.rundir import RunDir, resolve_model, write_rows
 from prefloop.statistics.pairwise import accuracy_with_ties
 from prefloop.train import reward as reward_trainer
 from prefloop.train.config import RewardConfig

@@ -30,9 +30,9 @@ from prefloop.recipes.scenario import (
     stored_answer,
     write_curves,
 )
-from prefloop.recipes.stages import Bench, pair_prompts, run_sft, write_data, write_rows
+from prefloop.recipes.stages import Bench, pair_prompts, run_sft, write_data
 from prefloop.report.demo import render_demo
-from prefloop.rundir import RunDir, atomic_file, read_section
+from prefloop.rundir import RunDir, atomic_file, read_section, write_rows
 from prefloop.statistics.pairwise import accuracy_with_ties
 from prefloop.types import InputError
 from prefloop.world.scenarios import SCENARIOS

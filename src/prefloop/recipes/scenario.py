@@ -29,9 +29,9 @@ from prefloop.monitor.config import TrainingMonitor
 from prefloop.monitor.log import LogWatch
 from prefloop.recipes.config import SandboxConfig, SandboxListConfig
 from prefloop.recipes.measure import Measured, curve_row, difference, measure, peak_step, plain
-from prefloop.recipes.stages import Bench, run_policy, run_reward, run_sft, write_data, write_pairs, write_rows
+from prefloop.recipes.stages import Bench, run_policy, run_reward, run_sft, write_data, write_pairs
 from prefloop.reward.scoring import load_scorer
-from prefloop.rundir import METRICS, RunDir, read_section, resolve_model, sha256_of
+from prefloop.rundir import METRICS, RunDir, read_section, resolve_model, sha256_of, write_rows
 from prefloop.train.checkpoint import checkpoints, step_of
 from prefloop.train.config import policy_config
 from prefloop.types import EnvironmentStop, InputError

@@ -5,11 +5,8 @@ Only `measure.py` reads the truth; nothing that trains does.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,7 +15,7 @@ from prefloop.data.pairs import derive_pairs
 from prefloop.models.load import load_policy
 from prefloop.recipes.config import SandboxConfig
 from prefloop.rollout.respond import plain_prompt, respond
-from prefloop.rundir import atomic_file, resolve_model
+from prefloop.rundir import resolve_model, write_rows
 from prefloop.train import policy as policy_trainer
 from prefloop.train import reward as reward_trainer
 from prefloop.train import sft as sft_trainer
@@ -58,12 +55,6 @@ class Bench:
     def stage(self, name: str) -> Path:
         """The run directory of a stage."""
         return self.root / "stages" / name
-
-
-def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """JSON Lines, atomically."""
-    with atomic_file(path) as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def write_data(bench: Bench) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from prefloop.console import say
 from prefloop.monitor.config import TrainingMonitor
 from prefloop.monitor.log import LogWatch
-from prefloop.rundir import atomic_file
+from prefloop.rundir import write_rows
 from prefloop.train import policy as policy_trainer
 from prefloop.train.config import PolicyConfig
 from prefloop.train.rollouts import Seen
@@ -46,10 +45,7 @@ class Observer:
             say(f"alarm at step {alarm.step}, {alarm.signal} ({alarm.action}): {alarm.message}")
         watch = self.log.watch
         if alarms and watch is not None:
-            with atomic_file(rollouts.parents[1] / ALARMS) as file:
-                file.writelines(
-                    json.dumps(dataclasses.asdict(alarm), ensure_ascii=False) + "\n" for alarm in watch.alarms
-                )
+            write_rows(rollouts.parents[1] / ALARMS, map(dataclasses.asdict, watch.alarms))
         metrics = {f"monitor/{name}": value for name, value in self.log.newest(step).items()}
         if watch is None:
             return Seen(metrics)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -18,7 +17,7 @@ from prefloop.reward.scorer import Response
 from prefloop.reward.scoring import load_scorer
 from prefloop.rollout.config import SampleConfig
 from prefloop.rollout.engine import sample
-from prefloop.rundir import atomic_file, output_file, resolve_model
+from prefloop.rundir import output_file, resolve_model, write_rows
 from prefloop.types import InputError, Messages, Prompt
 
 
@@ -132,8 +131,7 @@ def run(config: SampleConfig) -> dict[str, Any]:
         rows = [
             {**rows[best], "score": scores[best], "best_of": config.best_of} for best in best_of(scores, config.best_of)
         ]
-    with atomic_file(target) as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_rows(target, rows)
     truncated = sum(row["finish_reason"] == "length" for row in rows) / len(rows)
     answer = {"out": str(target), "num_responses": len(rows), "truncated_fraction": truncated}
     return answer if scorer is None else {**answer, "mean_score": fmean(row["score"] for row in rows)}
