@@ -17,8 +17,8 @@ from prefloop.functional.advantages import (
     reward_to_go,
     shape_rewards,
 )
-from prefloop.functional.kl import full_kl, k1, k2, k3
-from prefloop.functional.logprobs import scatter_response, token_logprobs
+from prefloop.functional.kl import k1, k2, k3, kl_and_entropy
+from prefloop.functional.logprobs import log_softmax, scatter_response, token_logprobs
 from prefloop.functional.losses import clipped_policy_loss, kl_loss, policy_gradient_loss
 
 NUM_WORDS = 3
@@ -51,6 +51,12 @@ def response_logprobs(logits: Tensor) -> Tensor:
     return scatter_response(token_logprobs(logits[STATES[MASK]], RESPONSES[MASK]), MASK)
 
 
+def full_kl(policy: Tensor, reference: Tensor) -> Tensor:
+    """[9, 2] exact KL at every position of every response."""
+    policy, reference = (log_softmax(logits[STATES[MASK]]) for logits in (policy, reference))
+    return scatter_response(kl_and_entropy(policy, reference)[0], MASK)
+
+
 def sequence_kl(policy: Tensor, reference: Tensor) -> Tensor:
     """KL of the two distributions over the 9 responses, straight from the definition, in probabilities of sequences."""
     p, q = (torch.softmax(logits, -1) for logits in (policy, reference))
@@ -69,7 +75,7 @@ def test_the_estimates_and_the_full_kl_all_expect_the_sequence_kl(policy: Tensor
     exact = sequence_kl(policy, reference)
     assert probs.sum().item() == pytest.approx(1)
     assert exact.item() > 0.1
-    at_positions = scatter_response(full_kl(policy[STATES[MASK]], reference[STATES[MASK]]), MASK)
+    at_positions = full_kl(policy, reference)
     for estimate in (k1(logprobs, ref_logprobs), k3(logprobs, ref_logprobs), at_positions):
         torch.testing.assert_close((probs * estimate.sum(dim=1)).sum(), exact)
 
@@ -120,7 +126,7 @@ def test_what_the_estimates_do_as_losses(policy: Tensor, reference: Tensor) -> N
     def expected_gradient(per_token: Tensor) -> Tensor:
         return gradient((probs[:, None] * per_token).sum(), policy)
 
-    visited = scatter_response(full_kl(policy[STATES[MASK]], reference[STATES[MASK]]), MASK)
+    visited = full_kl(policy, reference)
     per_position = expected_gradient(visited)
     assert per_position.abs().max() > 0.01
     torch.testing.assert_close(expected_gradient(k1(logprobs, ref_logprobs)), torch.zeros_like(policy))
@@ -158,7 +164,7 @@ def test_the_weight_of_the_kl_loss_keeps_its_gradient_after_the_policy_has_moved
         losses = [kl_loss(*row, MASK[:1], estimator="k2", denominator=1).loss for row in per_row]
         return gradient((probs * torch.stack(losses)).sum(), policy)
 
-    at_positions = scatter_response(full_kl(policy[STATES[MASK]], reference[STATES[MASK]]), MASK)
+    at_positions = full_kl(policy, reference)
     exact = gradient((probs[:, None] * at_positions).sum(), policy)
     torch.testing.assert_close(expected_gradient(old_logprobs), exact)
     assert (expected_gradient(logprobs.detach()) - exact).abs().max() > 0.01

@@ -5,11 +5,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefloop.functional.kl import adapt_kl_coef, full_kl, k1, k2, k3
+from prefloop.functional.kl import adapt_kl_coef, k1, k2, k3, kl_and_entropy
+from prefloop.functional.logprobs import log_softmax
 
 HALF, QUARTER = torch.tensor([0.5]).double().log(), torch.tensor([0.25]).double().log()
 LN2 = math.log(2)
 logprob = st.floats(-50, 0)
+
+
+def full_kl(logits: torch.Tensor, ref_logits: torch.Tensor, *, temperature: float = 1.0) -> torch.Tensor:
+    return kl_and_entropy(*(log_softmax(each, temperature=temperature) for each in (logits, ref_logits)))[0]
 
 
 def test_estimates_by_hand() -> None:

@@ -5,11 +5,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefloop.functional.logprobs import entropy, log_softmax, scatter_response, token_logprobs
+from prefloop.functional.kl import kl_and_entropy
+from prefloop.functional.logprobs import log_softmax, scatter_response, token_logprobs
 
 # Probabilities 1/8, 2/8, 5/8; at temperature 1/2 the odds are squared: 1/30, 4/30, 25/30.
 LOGITS = torch.tensor([[0.0, math.log(2), math.log(5)]], dtype=torch.float64).expand(3, 3)
 IDS = torch.tensor([0, 1, 2])
+
+
+def entropy(logits: torch.Tensor, *, temperature: float = 1.0) -> torch.Tensor:
+    logprobs = log_softmax(logits, temperature=temperature)
+    return kl_and_entropy(logprobs, logprobs)[1]
 
 
 def test_token_logprobs_by_hand() -> None:

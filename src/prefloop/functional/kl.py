@@ -1,16 +1,14 @@
 """Divergence of the policy from the reference: per-token estimates, the exact value, the adaptive coefficient.
 
 Everything is KL(policy || reference) in nats, estimated on tokens that the policy itself sampled. The sum of `k1` over
-a response is the unbiased estimate of the sequence KL; `full_kl` at the visited positions has the same expectation and
-a far lower variance.
+a response is the unbiased estimate of the sequence KL; the exact one at the visited positions has the same expectation
+and a far lower variance.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-from prefloop.functional.logprobs import log_softmax
 
 
 def k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
@@ -39,16 +37,21 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     return torch.expm1(-log_ratio) + log_ratio
 
 
-def full_kl(logits: Tensor, ref_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Exact KL(policy || reference) at each position: sum_v p_v (log p_v - log q_v), with 0 log 0 = 0.
+def kl_and_entropy(logprobs: Tensor, ref_logprobs: Tensor) -> tuple[Tensor, Tensor]:
+    """Exact KL(policy || reference), sum_v p_v (log p_v - log q_v), and the entropy -sum_v p_v log p_v, in nats,
+    at each position, with 0 log 0 = 0.
 
-    `logits`, `ref_logits` [N, V]; answers [N], fp32 or better, infinite where the policy allows a token that the
-    reference rules out.
+    `logprobs`, `ref_logprobs` [N, V] as `log_softmax` gives them; answers [N] each. The KL is infinite where the policy
+    allows a token that the reference rules out.
     """
-    logprobs = log_softmax(logits, temperature=temperature)
-    ref_logprobs = log_softmax(ref_logits, temperature=temperature)
     probs = logprobs.exp()
-    return (probs * (logprobs - ref_logprobs).masked_fill(probs == 0, 0.0)).sum(dim=-1)
+    kl, entropies = (probs * (logprobs - ref_logprobs)).sum(dim=-1), -(probs * logprobs).sum(dim=-1)
+    if bool((kl + entropies).isnan().any()):
+        # Some token cannot occur. Looking for those always would double the passes over the vocabulary.
+        impossible = probs == 0
+        kl = (probs * (logprobs - ref_logprobs).masked_fill(impossible, 0.0)).sum(dim=-1)
+        entropies = -(probs * logprobs.masked_fill(impossible, 0.0)).sum(dim=-1)
+    return kl, entropies
 
 
 def adapt_kl_coef(coef: float, *, kl: float, target: float, num_episodes: int, horizon: float) -> float:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from prefloop.functional.kl import full_kl
-from prefloop.functional.logprobs import entropy, log_softmax, scatter_response, token_logprobs
+from prefloop.functional.kl import kl_and_entropy
+from prefloop.functional.logprobs import log_softmax, scatter_response, token_logprobs
 from prefloop.models.batching import TokenBatch
 from prefloop.models.decoder import hidden_at, unsupported
 from prefloop.models.head import BLOCK, blocks, chosen_logprobs
@@ -119,7 +119,7 @@ def compare_to_reference(
         log_q = log_softmax(ref_logits(part), temperature=temperature)
         chosen = ids[part, None]
         sampled = [each.gather(1, chosen).squeeze(1) for each in (log_p, log_q)]
-        parts.append((*sampled, full_kl(log_p, log_q), entropy(log_p)))
+        parts.append((*sampled, *kl_and_entropy(log_p, log_q)))
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
     logprobs, ref_logprobs, kl, entropies = (scatter_response(column, mask) for column in columns)
     return logprobs, ref_logprobs, kl, entropies

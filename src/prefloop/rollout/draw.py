@@ -16,12 +16,12 @@ def draw(logits: Tensor, uniforms: Tensor, *, temperature: float) -> tuple[Tenso
     The token is the first whose cumulative probability exceeds the uniform. Temperature 0 takes the most likely token,
     with its probability at temperature 1.
     """
-    scaled = logits.float() / temperature if temperature else logits.float()
+    scaled = logits.float() if temperature in (0, 1) else logits.float() / temperature
     largest = scaled.amax(dim=-1, keepdim=True)
-    masses = (scaled - largest).exp()
+    masses = (scaled - largest).exp_()
     total = masses.sum(dim=-1, dtype=torch.float64)
     tokens = _search(masses, uniforms, total) if temperature else scaled.argmax(dim=-1)
-    chosen = (scaled - largest).gather(-1, tokens[:, None]).squeeze(-1)
+    chosen = (scaled.gather(-1, tokens[:, None]) - largest).squeeze(-1)
     return tokens, (chosen.double() - total.log()).float()
 
 
