@@ -20,6 +20,7 @@ from prefloop.types import InputError
 INVITATION_SECONDS = 7 * 86400.0
 SESSION_SECONDS = 30 * 86400.0
 MAX_NAME = 100
+ROLES: tuple[str, ...] = get_args(PersonRole)
 
 
 def invite(store: Store, *, name: str, role: PersonRole, by: str) -> str:
@@ -28,8 +29,8 @@ def invite(store: Store, *, name: str, role: PersonRole, by: str) -> str:
     Raises InputError for a name that cannot be, another role than the person has, and somebody deactivated.
     """
     name = _name(name)
-    if role not in get_args(PersonRole):
-        raise InputError(f"unknown role {role!r}", field="role", remedy=f"give one of {', '.join(get_args(PersonRole))}")
+    if role not in ROLES:
+        raise InputError(f"unknown role {role!r}", field="role", remedy=f"give one of {', '.join(ROLES)}")
     token = secrets.token_urlsafe(32)
     with store.writing() as connection:
         row = connection.execute(select(tables.people).where(tables.people.c.name == name)).one_or_none()

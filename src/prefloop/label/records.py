@@ -64,7 +64,7 @@ class Submission:
     """Made by the client, a UUID."""
     assignment_id: int
     choice: str
-    """Of a pair a, b, tie, both_bad or skip, where a and b are the item's sides; of a review hack, not_a_hack, unsure."""
+    """Of a pair a, b (the item's sides), tie, both_bad or skip; of a review hack, not_a_hack or unsure."""
     strength: Strength | None = None
     reason: str | None = None
     """Why, in a word; of a review the kind of hack."""

@@ -110,10 +110,8 @@ class Store:
         try:
             with self._errors():
                 _copy_sqlite(Path(self.database), temporary)
-            os.link(temporary, target)
+            temporary.rename(target)
             fsync_directory(target.parent)
-        except FileExistsError:
-            raise InputError("exists", path=target, field="out", remedy="name another file, or move it away") from None
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -202,7 +200,7 @@ def _sqlite(database: str, create: bool) -> Engine:
 
 
 def _set_journal(store: Store) -> None:
-    """WAL where SQLite is safe with it, else the rollback journal. Raises EnvironmentStop where it cannot be changed."""
+    """WAL where SQLite is safe with it, else the rollback journal. Raises EnvironmentStop where it cannot be set."""
     wanted = "wal" if sqlite3.sqlite_version_info >= WAL_FROM else "delete"
     connection = store.engine.raw_connection()
     try:
@@ -219,7 +217,7 @@ def _set_journal(store: Store) -> None:
 
 
 def _copy_sqlite(source: Path, target: Path) -> None:
-    """SQLite's own online copy, which starts again where somebody writes meanwhile; whole and on disk when it returns."""
+    """SQLite's own online copy, which starts again where somebody writes meanwhile; on disk when it returns."""
     with (
         contextlib.closing(sqlite3.connect(source, timeout=WAIT_SECONDS)) as original,
         contextlib.closing(sqlite3.connect(target)) as copy,
