@@ -25,7 +25,7 @@ TABLES = (
     """CREATE TABLE items (item_id TEXT PRIMARY KEY NOT NULL, kind TEXT NOT NULL, place {big} NOT NULL,
     prompt TEXT NOT NULL, response_a TEXT NOT NULL, response_b TEXT, model_a TEXT, model_b TEXT, gold TEXT,
     given_id TEXT UNIQUE, facts TEXT NOT NULL, answers INTEGER DEFAULT 0 NOT NULL, at TEXT NOT NULL)""",
-    "CREATE INDEX items_by_place ON items (answers, place)",
+    "CREATE INDEX items_by_place ON items (gold, answers, place)",
     """CREATE TABLE people (annotator_id TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL UNIQUE, role TEXT NOT NULL,
     active BOOLEAN NOT NULL, at TEXT NOT NULL)""",
     """CREATE TABLE invitations (token_hash TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL,
