@@ -122,12 +122,15 @@ class Store:
         """The databases' errors as what they are: a full disk, a file that may not be written to, a damaged one."""
         try:
             yield
-        except DBAPIError as error:
-            raise self._explained(error.orig or error, isinstance(error, OperationalError)) from error
-        except sqlite3.DatabaseError as error:
-            raise self._explained(error, False) from error
+        except (DBAPIError, sqlite3.DatabaseError) as error:
+            cause = error.orig or error if isinstance(error, DBAPIError) else error
+            explained = self._explained(cause, isinstance(error, OperationalError))
+            # What cannot be explained is a bug: a statement or a constraint of ours.
+            if explained is None:
+                raise
+            raise explained from error
 
-    def _explained(self, error: BaseException, is_operational: bool) -> Exception:
+    def _explained(self, error: BaseException, is_operational: bool) -> Exception | None:
         name = str(getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or "")
         for known, number in SYSTEM_ERRORS.items():
             if name.startswith(known):
@@ -139,8 +142,7 @@ class Store:
             return InputError(f"cannot be read as a database ({reason})", path=self.database, remedy=DAMAGED)
         if name.startswith("SQLITE_IOERR") or (not self.is_sqlite and is_operational):
             return EnvironmentStop(f"{self.database}: {reason}")
-        # What is left is a bug: a statement or a constraint of ours.
-        return error if isinstance(error, Exception) else RuntimeError(reason)
+        return None
 
 
 def open_store(database: str, *, create: bool = True, clock: Callable[[], float] = time.time) -> Store:
