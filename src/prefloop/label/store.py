@@ -4,6 +4,10 @@ Whoever writes holds the one lock there is: SQLite's own from `BEGIN IMMEDIATE`,
 the transaction ends. So what is read inside `writing` cannot change before the commit, and quotas are exact. People
 answer in seconds and a transaction takes milliseconds; nothing is gained by letting two of them interleave.
 
+SQLite itself has no queue: who finds it busy sleeps and tries again, and of fifty writers one may do so for minutes. So
+prefloop's writers first wait for a lock file beside the database, where the system wakes them. It only keeps order:
+another program that writes is kept out by SQLite's own lock.
+
 What was committed is on disk: SQLite syncs the journal, the database and, without WAL, the directory as well.
 """
 
@@ -27,7 +31,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from prefloop.label.migrations import migrate
-from prefloop.rundir import fsync_directory, output_file
+from prefloop.rundir import fsync_directory, locked, output_file
 from prefloop.types import EnvironmentStop, InputError
 
 WAL_FROM = (3, 51, 3)
@@ -80,12 +84,15 @@ class Store:
 
         Raises OSError where the disk is full, EnvironmentStop where the others do not let go of the lock.
         """
-        with self._errors(), self.engine.connect() as plain:
+        with self._errors(), self._turn(), self.engine.connect() as plain:
             connection = plain.execution_options(**{WRITES: True})
             with connection.begin():
                 if not self.is_sqlite:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": POSTGRES_LOCK})
                 yield connection
+
+    def _turn(self) -> contextlib.AbstractContextManager[None]:
+        return locked(Path(f"{self.database}.lock")) if self.is_sqlite else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
