@@ -250,7 +250,7 @@ def _copy_sqlite(source: Path, target: Path) -> dict[str, int]:
 def _postgres(database: str) -> Engine:
     try:
         url = make_url(database)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise InputError("is no URL of a database", field="database", remedy="postgresql://USER@HOST/NAME") from error
     if url.get_backend_name() not in ("postgresql", "postgres"):
         remedy = "give the path of a SQLite file, or postgresql://USER@HOST/NAME"
