@@ -152,7 +152,7 @@ def _kind(values: Values) -> Kind:
         return "responses"
     if "response" in names:
         return "response"
-    kinds: tuple[Kind, ...] = ("comparisons", "pairs", "responses", "response")
+    kinds: tuple[Kind, ...] = ("response", "responses", "pairs", "comparisons")
     for kind in kinds:
         _require_known(values, kind)
     if values.get("prompt") is None:
