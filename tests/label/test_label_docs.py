@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from prefloop.label.columns import FIELDS
 from prefloop.label.config import ImportConfig, Quotas
-from prefloop.label.questions import FIELDS
 from prefloop.label.tables import metadata
 
 PAGE = (Path(__file__).parents[2] / "docs" / "label.md").read_text(encoding="utf-8")
