@@ -185,7 +185,7 @@ class _Queue:
         query = select(work.c.item_id, items.c.kind, work.c.is_repeat, work.c.state, items.c.gold)
         query = query.join(items, items.c.item_id == work.c.item_id)
         query = query.where(work.c.annotator_id == self.annotator_id, work.c.state != "open")
-        rows: Sequence[Row[Any]] = self.connection.execute(query.order_by(work.c.assignment_id)).all()
+        rows: Sequence[Any] = self.connection.execute(query.order_by(work.c.assignment_id)).all()
         repeated = {row.item_id for row in rows if row.is_repeat}
         old = rows[: max(0, len(rows) - self.quotas.repeat_gap)]
         able = [row for row in old if row.state == "done" and row.gold is None and row.item_id not in repeated]
