@@ -25,6 +25,7 @@ from prefloop.recipes.measure import measure
 from prefloop.recipes.stages import Bench
 from prefloop.rollout.respond import plain_prompt
 from prefloop.rundir import resolve_model, write_json, write_rows
+from prefloop.train.config import DEFAULT_KL_BUDGET
 from prefloop.world.prompts import make_prompts
 
 RUNS = (1, 2, 3)
@@ -102,7 +103,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _table(results: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    header = ["seed", "budget", "interval", "SFT", "at the budget", "best checkpoint", "at the end"]
+    header = ["seed", "budget", "interval", "SFT", "at the budget", "at the default", "best checkpoint", "at the end"]
     rows = []
     for each in results:
         curves, answer = list(each["truth"].values()), each["answer"]
@@ -111,6 +112,7 @@ def _table(results: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]
         columns = (
             [curve[0]["utility"] for curve in curves],
             [worth_at(curve, answer["kl_budget"]) for curve in curves],
+            [worth_at(curve, DEFAULT_KL_BUDGET) for curve in curves],
             [max(row["utility"] for row in curve) for curve in curves],
             [curve[-1]["utility"] for curve in curves],
         )
