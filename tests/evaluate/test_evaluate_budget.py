@@ -159,7 +159,7 @@ def test_bad_rows_and_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["evaluate", "budget", path, "--skip-bad", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["num_bad"] == 1
     assert main(["evaluate", "budget", written(tmp_path / "few.jsonl", rows_of(1, 1)[:4])]) == 2
-    assert "4 evaluations in 1 runs are too few" in capsys.readouterr().err
+    assert "4 evaluations in 1 run are too few" in capsys.readouterr().err
 
 
 def test_one_source() -> None:

@@ -88,6 +88,20 @@ def test_a_log_without_a_reference_is_ranked_without_the_monitor(
     assert found["reasons"] == {"kl": 4} and "the monitor says nothing" in found["warnings"][0]
 
 
+def test_scored_responses_of_one_policy_beside_a_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def without_step(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{key: value for key, value in row.items() if key != "step"} for row in rows]
+
+    reference = written(tmp_path / "reference.jsonl", without_step(log(last=2, boasts=0.0)))
+    rows = [row for row in log() if row["step"] > 5]
+    file = written(tmp_path / "scored.jsonl", without_step(rows))
+    found = answer(["review", "list", file, "--reference", reference], capsys)
+    assert found["reasons"]["monitor:confidence"] == sum("definitely" in row["response"] for row in rows)
+    mixed = written(tmp_path / "mixed.jsonl", [*without_step(rows[:2]), rows[2]])
+    assert main(["review", "list", mixed]) == 2
+    assert f"{mixed}:3: step: the rows before have none" in capsys.readouterr().err
+
+
 def test_early_steps_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, out = written(tmp_path / "log.jsonl", log()), tmp_path / "queue.jsonl"
     told = answer(["review", "export", file, "--out", str(out), "--from-step", "8"], capsys)

@@ -84,7 +84,8 @@ def run(config: BudgetConfig) -> dict[str, Any]:
     unit, units, kind = _units(points, policies, warnings)
     curves = curves_of(kl, points.held_out, units) if len(unit) >= FEWEST_UNITS else None
     if curves is None or len(set(policies)) < FEWEST_EVALUATIONS:
-        told = f"{len(set(policies))} evaluations in {len(set(points.run))} runs are too few"
+        num_runs = len(set(points.run))
+        told = f"{len(set(policies))} evaluations in {num_runs} run{'' if num_runs == 1 else 's'} are too few"
         remedy = f"evaluate more often: {FEWEST_EVALUATIONS} evaluations at different KLs are the least"
         raise InputError(told, path=config.file or config.runs[0], remedy=remedy)
     choice = choose(curves)

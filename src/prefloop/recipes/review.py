@@ -14,7 +14,7 @@ import numpy as np
 from prefloop.console import say
 from prefloop.data.formats import prompt_of
 from prefloop.data.read import nothing_usable, tell_left_out
-from prefloop.data.rows import stream_rows
+from prefloop.data.rows import Row, stream_rows
 from prefloop.data.stream import Source, Tally, parsed_rows
 from prefloop.monitor.config import MonitorSettings
 from prefloop.monitor.limits import FEWEST
@@ -131,8 +131,16 @@ def _read_log(config: ReviewSettings) -> _Log:
 
 def _read_rows(file: Path, *, skip_bad: bool) -> tuple[list[_Read], int]:
     tally = Tally(skip_bad)
-    rows = parsed_rows(Source(str(file)), tally, lambda row: _Read(observed(row.values), row.values))
-    read = [made for _, made in rows]
+    has_steps: list[bool] = []
+
+    def parse(row: Row) -> _Read:
+        # Responses of one policy have no steps; one row without a step among others is a mistake.
+        has_steps.append("step" in row.values if not has_steps else has_steps[0])
+        if not has_steps[0] and "step" in row.values:
+            raise InputError("the rows before have none", field="step", remedy="give all rows a step, or none")
+        return _Read(observed(row.values if has_steps[0] else {**row.values, "step": 0}), row.values)
+
+    read = [made for _, made in parsed_rows(Source(str(file)), tally, parse)]
     if not read:
         raise nothing_usable(tally, str(file))
     tell_left_out(tally)
@@ -164,16 +172,14 @@ def _watched(
     rows: Sequence[Observed], config: ReviewSettings, warnings: list[str]
 ) -> tuple[Watch | None, dict[int, list[str]]]:
     """The log as the monitor sees it; by place of a row, the signals beyond their limit in its look and in itself."""
-    steps = sorted({row.step for row in rows})
-    last = steps[min(config.reference_steps, len(steps)) - 1]
-    start = next((place for place, row in enumerate(rows) if row.step > last), len(rows))
-    if start == len(rows) or len({row.prompt_id for row in rows[:start]}) < FEWEST:
-        told = f"{len(steps)} steps leave no reference of {FEWEST} prompts and something to compare with it"
+    reference, start = _reference(rows, config)
+    if start == len(rows) or len({row.prompt_id for row in reference}) < FEWEST:
+        told = f"there is no reference of {FEWEST} prompts with something to compare with it; name one with --reference"
         warnings.append(f"the monitor says nothing: {told}")
         say(f"warning: {warnings[-1]}")
         return None, {}
     settings = MonitorSettings()
-    watch = Watch(settings, rows[:start])
+    watch = Watch(settings, reference)
     beyond: dict[int, list[str]] = {}
     for look in looks_of(rows[start:], settings.responses):
         watch.look(look)
@@ -181,6 +187,16 @@ def _watched(
             beyond.setdefault(start + place, []).append(name)
         start += len(look)
     return watch, beyond
+
+
+def _reference(rows: Sequence[Observed], config: ReviewSettings) -> tuple[Sequence[Observed], int]:
+    """The reference sample, and the place of the first row that is compared with it."""
+    if config.reference is not None:
+        return [each.row for each in _read_rows(Path(config.reference), skip_bad=config.skip_bad)[0]], 0
+    steps = sorted({row.step for row in rows})
+    last = steps[min(config.reference_steps, len(steps)) - 1]
+    start = next((place for place, row in enumerate(rows) if row.step > last), len(rows))
+    return rows[:start], start
 
 
 def _beyond(watch: Watch, look: Sequence[Observed]) -> list[tuple[int, str]]:

@@ -11,11 +11,13 @@ class ReviewSettings(Section):
     """Which responses of a log are looked at."""
 
     log: str
-    """Run of `train policy`, or a rollout log as `monitor` reads it."""
+    """Run of `train policy`, a rollout log as `monitor` reads it, or scored responses of one policy, without steps."""
     from_step: NonNegativeInt = 0
     """Leave the responses of earlier steps out."""
+    reference: str | None = None
+    """Responses of the policy that the run started from, in the same form; by default the first steps of the log."""
     reference_steps: PositiveInt = 4
-    """Steps at the beginning of the log that stand for the reference of the monitor's limits."""
+    """Steps at the beginning of the log that stand for the reference of the monitor's limits, where no file does."""
     per_prompt: PositiveInt = 2
     """Most suspicious responses to one prompt."""
     skip_bad: bool = False
