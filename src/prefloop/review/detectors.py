@@ -66,6 +66,7 @@ FAMILIES: Mapping[str, str] = {
     "kl": "distance",
     "out_of_distribution": "distance",
     "score_and_spread": "score",
+    f"{MONITOR}:out_of_distribution": "distance",
     f"{MONITOR}:score_spread": "score",
     "held_out_gap": "held_out",
 }
