@@ -14,8 +14,19 @@ import prefloop
 from prefloop.cli import COMMANDS
 
 SOURCE = Path(prefloop.__file__).parent
-TORCH_FREE_PACKAGES = ("audit", "data", "gate", "monitor", "registry", "signals", "statistics", "world", "report")
-TORCH_FREE_EVALUATION = ("overoptimization", "records", "rows", "suite", "verdicts", "winrate")
+TORCH_FREE_PACKAGES = (
+    "audit",
+    "data",
+    "gate",
+    "monitor",
+    "registry",
+    "review",
+    "signals",
+    "statistics",
+    "world",
+    "report",
+)
+TORCH_FREE_EVALUATION = ("budget", "overoptimization", "records", "rows", "suite", "verdicts", "winrate")
 TORCH = ("torch", "transformers", "tokenizers", "safetensors")
 
 WITHOUT_TORCH = """

@@ -9,13 +9,11 @@ from typing import Any
 from prefloop.console import say
 from prefloop.monitor.config import TrainingMonitor
 from prefloop.monitor.log import LogWatch
-from prefloop.rundir import write_rows
+from prefloop.rundir import ALARMS, write_rows
 from prefloop.train import policy as policy_trainer
 from prefloop.train.config import PolicyConfig
 from prefloop.train.rollouts import Seen
 from prefloop.types import Alarm, InputError, RunResult
-
-ALARMS = "alarms.jsonl"
 
 
 def policy(config: PolicyConfig) -> RunResult:
