@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from prefloop.recipes.round_config import round_config
-from prefloop.types import InputError, Prompt
+from prefloop.types import Comparison, Message, Prompt
 from prefloop.world.knowledge import World
 from prefloop.world.prompts import make_prompts
 
@@ -27,18 +27,27 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def judged(rows: list[dict[str, Any]], better: Callable[[str], float]) -> list[dict[str, Any]]:
+def judged(rows: list[dict[str, Any]], better: Callable[[str, str], float]) -> list[dict[str, Any]]:
     """The votes of somebody who likes the response that is `better`, and finds equals equal; no texts."""
     votes = []
     for row in rows:
-        margin = better(row["response_a"]) - better(row["response_b"])
+        margin = better(row["prompt"], row["response_a"]) - better(row["prompt"], row["response_b"])
         choice = "a" if margin > 0 else "b" if margin < 0 else "tie"
         votes.append({"comparison_id": row["comparison_id"], "choice": choice, "annotator_id": "pat"})
     return votes
 
 
-def few_e(text: str) -> float:
+def few_e(_: str, text: str) -> float:
     return -float(text.count("e"))
+
+
+def against(reward: Path) -> Callable[[str, str], float]:
+    """The opposite of what a reward model says."""
+    from prefloop.models.load import default_device
+    from prefloop.reward.scoring import Response, load_scorer
+
+    scorer = load_scorer(str(reward), device=default_device())
+    return lambda prompt, text: -scorer.score([_read_prompt(prompt)], [Response(text)])[0]
 
 
 @pytest.fixture
@@ -53,16 +62,18 @@ def go(
             *("round run", "--policy", sft_run.run, "--incumbent", sft_run.run, "--reward", reward_run.run),
             *("--pairs", data / "pairs.jsonl", "--prompts", prompts or data / "prompts.jsonl", "--algorithm", "rloo"),
             *("--num-comparisons", 120, "--max-new-tokens", 12, "--num-resamples", 200, "--held-out-fraction", 0.3),
-            *("--retrain.optimizer.lr", 3e-3, "--retrain.num-epochs", 2, "--tune.optimizer.lr", 2e-3),
+            *("--retrain.optimizer.lr", 3e-3, "--retrain.num-epochs", 4, "--tune.optimizer.lr", 2e-3),
             *("--tune.num-steps", 2, "--tune.prompts-per-step", 8, "--tune.max-new-tokens", 12),
-            *("--tune.no-monitor.enabled", "--out", "round", *settings),
+            *("--tune.monitor.enabled", "false", "--out", "round", *settings),
         )
 
     return call
 
 
-def test_a_round_waits_for_votes_then_learns_what_they_say(go: Any, prefloop: Any, tmp_path: Path) -> None:
-    """The reward model in use loves the letter e. The new votes are against it, and only they are trained on."""
+def test_a_round_waits_for_votes_then_learns_what_they_say(
+    go: Any, prefloop: Any, reward_run: Any, tmp_path: Path
+) -> None:
+    """People now vote against the reward model in use every time, and only these votes are trained on."""
     alone = ("--no-keep-old",)
     waiting = go(*alone)
     assert waiting.code == 3, waiting.said
@@ -73,20 +84,20 @@ def test_a_round_waits_for_votes_then_learns_what_they_say(go: Any, prefloop: An
     assert "waits for judgments" in told["state"] and told["next"][0].endswith("--judgments JUDGMENTS.jsonl")
     assert [stage["done"] for stage in told["stages"]] == [True] + 5 * [False]
 
-    votes = write(tmp_path / "votes.jsonl", judged(comparisons, few_e))
+    votes = write(tmp_path / "votes.jsonl", judged(comparisons, against(reward_run.run)))
     done = go(*alone, "--judgments", votes, "--accept-findings", "length,repetition")
     assert done.code == 0, done.said
     answer = done.answer
     ties = sum(vote["choice"] == "tie" for vote in read(votes))
     assert answer["label"]["without_pair"].get("ties", 0) == ties
     assert answer["label"]["num_pairs"] == len(comparisons) - ties
-    # What it says of old pairs that it held out is right, and of new ones it is as often wrong.
     assert answer["shift"]["old_pairs_were"] == "held out" and answer["shift"]["old"]["accuracy"] > 0.9
-    assert answer["shift"]["new"]["accuracy"] < 0.1
+    assert answer["shift"]["new"]["accuracy"] == 0.0
+    assert (answer["shift"]["old"]["accuracy"] == 1.0) == ("the held-out pairs hold no error" in reward_run.said)
     low, high = answer["shift"]["difference"]["accuracy_interval"]
     assert low <= answer["shift"]["difference"]["accuracy"] <= high < -0.5
-    assert answer["reward"]["in_use"]["accuracy"] < 0.1 and answer["reward"]["retrained"]["accuracy"] > 0.7
-    assert answer["reward"]["gain"]["interval"][0] > 0.4
+    assert answer["reward"]["in_use"]["accuracy"] == 0.0
+    assert answer["reward"]["gain"]["difference"] == answer["reward"]["retrained"]["accuracy"] > 0.6
     train, held_out = (read(tmp_path / "round" / name) for name in FILES[2:])
     assert not {row["prompt"] for row in train} & {row["prompt"] for row in held_out}
     inputs = json.loads((tmp_path / "round" / "policy" / "inputs.json").read_text())["inputs"]
@@ -105,7 +116,7 @@ def test_a_round_waits_for_votes_then_learns_what_they_say(go: Any, prefloop: An
     assert again.answer["shift"] == answer["shift"] and again.answer["reward"] == answer["reward"]
     assert again.answer["policy"] == answer["policy"]
 
-    others = write(tmp_path / "others.jsonl", judged(comparisons, lambda text: -few_e(text)))
+    others = write(tmp_path / "others.jsonl", judged(comparisons, few_e))
     (tmp_path / "round" / "result.json").unlink()
     assert "this round has gone on with other votes" in go(*alone, "--judgments", others).problem
 
@@ -113,7 +124,7 @@ def test_a_round_waits_for_votes_then_learns_what_they_say(go: Any, prefloop: An
 def test_an_audit_of_the_new_pairs_binds(go: Any, tmp_path: Path) -> None:
     assert go().code == 3
     rows = read(tmp_path / "round" / "comparisons.jsonl")
-    votes = write(tmp_path / "votes.jsonl", judged(rows, lambda text: float(len(text))))
+    votes = write(tmp_path / "votes.jsonl", judged(rows, lambda _, text: float(len(text))))
     refused = go("--judgments", votes)
     assert refused.code == 1 and "length" in refused.said and "--accept-findings" in refused.said
     assert (tmp_path / "round" / "stages" / "shift.json").exists(), "the shift is told all the same"
@@ -145,7 +156,6 @@ def test_what_the_votes_may_get_wrong(go: Any, sampled: tuple[Path, list[dict[st
 def test_votes_are_matched_by_id_or_by_texts_in_either_order(tmp_path: Path) -> None:
     from prefloop.data.stream import Tally
     from prefloop.recipes.judging import imported_votes
-    from prefloop.types import Comparison, Message
 
     comparison = Comparison("c1", Prompt("p", (Message("user", "why?"),)), "because", "who knows")
     texts = {"prompt": "why?", "response_a": "because", "response_b": "who knows"}
@@ -181,7 +191,6 @@ def _read_prompt(text: str) -> Prompt:
 def test_imported_votes_make_the_files_that_simulated_ones_make(tmp_path: Path) -> None:
     from prefloop.recipes.comparisons import comparison_key, comparison_row, read_comparisons
     from prefloop.recipes.judging import judge
-    from prefloop.types import Comparison
 
     prompts = make_prompts(World.build(3), split="train", count=60, seed=0)
     rows = []
@@ -217,17 +226,10 @@ def test_simulated_people_judge_their_own_world_only(go: Any, data: Path) -> Non
     assert "did you mean honest?" in go("--simulate", "honst").problem
 
 
-def test_settings_that_cannot_be_meant(go: Any, data: Path) -> None:
+def test_settings_that_cannot_be_meant(go: Any, prefloop: Any, data: Path) -> None:
     assert "no such file" in go(prompts=data / "nothing.jsonl").problem
     assert "no signal is called 'lenght'" in go("--balance", "lenght").problem
     assert "keep_old leaves out" in go("--balance", "length", "--no-keep-old").problem
     assert "is not inside kl_budget" in go("--tune.kl-target", 3, "--tune.kl-budget", 2).problem
     assert "--tune.num-step" in go("--tune.num-step", 3).problem
-    with pytest.raises(InputError, match="no such directory"):
-        from prefloop.recipes.round_status import status
-
-        status_config: Any = type("Settings", (), {"run": "x"})
-        try:
-            status(status_config())
-        except InputError as error:
-            raise InputError(error.problem.replace("is no directory of a round", "no such directory")) from None
+    assert "is no directory of a round" in prefloop("round status", data).problem

@@ -51,8 +51,8 @@ COMPARISONS = "comparisons.jsonl"
 def run(config: RoundConfig, *, look_up_audits: bool = True) -> dict[str, Any]:
     """The command `round run`: the round's stages, those that are not done yet.
 
-    With `look_up_audits` what audits say of the pairs and of the reward model binds, and those made here lie where other
-    commands find them; a recipe that measures what a blocked round would do keeps them in the round's directory.
+    With `look_up_audits` what audits say of the pairs and of the reward model binds, and those made here lie where
+    other commands find them; a recipe that measures what a blocked round would do keeps them in the round's directory.
 
     Raises EnvironmentStop where the round waits for judgments, Refusal where an audit blocks, InputError for what is
     wrong with the input.
