@@ -233,3 +233,28 @@ def test_settings_that_cannot_be_meant(go: Any, prefloop: Any, data: Path) -> No
     assert "is not inside kl_budget" in go("--tune.kl-target", 3, "--tune.kl-budget", 2).problem
     assert "--tune.num-step" in go("--tune.num-step", 3).problem
     assert "is no directory of a round" in prefloop("round status", data).problem
+
+
+def test_the_kl_of_a_response_is_that_of_plain_forward_passes(sft_run: Any) -> None:
+    import torch
+
+    from prefloop.models.load import load_policy
+    from prefloop.recipes.response_kl import response_kl
+    from prefloop.reward.scoring import Response
+
+    (policy, chat), (reference, _) = load_policy(sft_run.model), load_policy(sft_run.model)
+    with torch.no_grad():
+        torch.manual_seed(0)
+        for weight in policy.parameters():
+            weight += 0.05 * torch.randn_like(weight)
+    prompts = [_read_prompt(text) for text in ("name things like the moon or the tree", "sun?", "sun?")]
+    texts = ["tree bee", "fog fog fog road", ""]
+    wanted = []
+    for prompt, text in zip(prompts, texts, strict=True):
+        row = chat.encode_response(prompt.messages, text, finished=True)
+        with torch.no_grad():
+            p, q = (model(torch.tensor([row.ids])).logits[0].double().log_softmax(-1) for model in (policy, reference))
+        kl = (p.exp() * (p - q)).sum(-1)
+        wanted.append(sum(float(kl[place - 1]) for place, inside in enumerate(row.mask) if inside))
+    found = response_kl(policy, reference, chat, prompts, [Response(text) for text in texts], token_budget=64)
+    assert found == pytest.approx(wanted, rel=1e-4) and min(wanted[:2]) > 0.1
