@@ -258,7 +258,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "round run": Command(
         config="prefloop.recipes.round_config:round_config",
-        run="prefloop.recipes.round:run",
+        run="prefloop.recipes.round:command",
         summary="One whole round: sample, judge, measure the shift, retrain, and tune from the last good policy.",
         example="prefloop round run --policy runs/ppo --incumbent runs/sft --reward runs/reward --pairs pairs.jsonl "
         "--prompts prompts.jsonl --out runs/round-2",

@@ -226,6 +226,16 @@ def test_simulated_people_judge_their_own_world_only(go: Any, data: Path) -> Non
     assert "did you mean honest?" in go("--simulate", "honst").problem
 
 
+def test_policies_that_read_different_tokens(go: Any, sft_run: Any, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    other = shutil.copytree(sft_run.model, tmp_path / "other")
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.add_tokens(["moonlamp"])
+    tokenizer.save_pretrained(other)
+    assert f"{other}: policy: policy and incumbent have different tokenizers" in go("--policy", other).problem
+
+
 def test_settings_that_cannot_be_meant(go: Any, prefloop: Any, data: Path) -> None:
     assert "no such file" in go(prompts=data / "nothing.jsonl").problem
     assert "no signal is called 'lenght'" in go("--balance", "lenght").problem

@@ -51,11 +51,18 @@ class Policies:
             raise InputError(problem, path=place, field="policy", remedy="give a policy tuned from the incumbent")
         return cls(newest, incumbent, chat)
 
-    def kl(self, prompts: Sequence[Prompt], texts: Sequence[str], *, token_budget: int) -> list[float]:
-        """The KL of each response, taken as finished."""
-        responses = [Response(text) for text in texts]
-        budget = token_budget
-        return response_kl(self.newest, self.incumbent, self.chat, prompts, responses, token_budget=budget)
+    def kl(self, prompts: Sequence[Prompt], responses: Sequence[Response], *, token_budget: int) -> list[float]:
+        """The KL of each response."""
+        return response_kl(self.newest, self.incumbent, self.chat, prompts, responses, token_budget=token_budget)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A comparison, and its responses as the policy ended them: one that was cut off has no end token to part over."""
+
+    comparison: Comparison
+    a: Response
+    b: Response
 
 
 def sample_comparisons(config: RoundConfig, path: Path) -> dict[str, Any]:
@@ -82,39 +89,39 @@ def sample_comparisons(config: RoundConfig, path: Path) -> dict[str, Any]:
         )
         for offset in (1, 2)
     )
-    comparisons, counts = _comparisons(config.policy, asked, first, second)
-    if not comparisons:
+    sampled, counts = _comparisons(config.policy, asked, first, second)
+    if not sampled:
         raise InputError(
             f"no two responses to a prompt differ ({_told(counts)})",
             path=config.policy,
             field="policy",
             remedy="raise the temperature, or give a policy that still varies",
         )
-    kl = [
-        policies.kl([each.prompt for each in comparisons], texts, token_budget=config.token_budget)
-        for texts in ([each.response_a for each in comparisons], [each.response_b for each in comparisons])
-    ]
+    kl_a, kl_b = (
+        policies.kl([each.comparison.prompt for each in sampled], side, token_budget=config.token_budget)
+        for side in ([each.a for each in sampled], [each.b for each in sampled])
+    )
     write_rows(
         path,
         [
-            {**comparison_row(each), "kl_a": kl_a, "kl_b": kl_b}
-            for each, kl_a, kl_b in zip(comparisons, *kl, strict=True)
+            {**comparison_row(each.comparison), "kl_a": a, "kl_b": b}
+            for each, a, b in zip(sampled, kl_a, kl_b, strict=True)
         ],
     )
     truncated = sum(each.finish_reason == "length" for each in (*first, *second)) / (2 * len(asked))
     return {
-        "num_comparisons": len(comparisons),
-        "num_prompts": len({each.prompt.prompt_id for each in comparisons}),
+        "num_comparisons": len(sampled),
+        "num_prompts": len({each.comparison.prompt.prompt_id for each in sampled}),
         "left_out": dict(counts),
-        "mean_kl": float(np.mean(kl)),
+        "mean_kl": float(np.mean([kl_a, kl_b])),
         "truncated_fraction": truncated,
     }
 
 
 def _comparisons(
     name: str, asked: Sequence[Prompt], first: Sequence[TextResponse], second: Sequence[TextResponse]
-) -> tuple[list[Comparison], Counter[str]]:
-    found: dict[str, Comparison] = {}
+) -> tuple[list[Sampled], Counter[str]]:
+    found: dict[str, Sampled] = {}
     counts: Counter[str] = Counter()
     for prompt, a, b in zip(asked, first, second, strict=True):
         if not a.text.strip() or not b.text.strip():
@@ -124,7 +131,8 @@ def _comparisons(
         elif (key := comparison_key(prompt, a.text, b.text)) in found:
             counts["repeated"] += 1
         else:
-            found[key] = Comparison(key, prompt, a.text, b.text, name, name)
+            ends = [Response(each.text, each.finish_reason == "stop") for each in (a, b)]
+            found[key] = Sampled(Comparison(key, prompt, a.text, b.text, name, name), *ends)
     return list(found.values()), counts
 
 

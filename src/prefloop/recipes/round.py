@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefloop.answer import as_text
 from prefloop.audit.balance import balance
 from prefloop.audit.config import AuditDataConfig, DataBalanceConfig
 from prefloop.audit.data import audit
@@ -33,23 +34,29 @@ from prefloop.recipes.comparisons import Policies, comparison_key, read_comparis
 from prefloop.recipes.judging import HELD_OUT, JUDGMENTS, TRAIN, judge
 from prefloop.recipes.old_pairs import old_pairs
 from prefloop.recipes.round_config import RoundConfig, retrain_config, tune_config
-from prefloop.recipes.round_status import STAGES
+from prefloop.recipes.round_status import STAGES, for_people
 from prefloop.recipes.scenario import stored_answer
 from prefloop.recipes.shift import ScoredPair, measure_shift, summary
 from prefloop.recipes.tune import ALARMS, policy
 from prefloop.reward.evaluate import margins_of
 from prefloop.reward.measures import compare_margins
-from prefloop.reward.scoring import load_scorer, margin_temperature, reward_inputs
+from prefloop.reward.scoring import Response, load_scorer, margin_temperature, reward_inputs
 from prefloop.rundir import RunDir, read_json, resolve_model, sha256_of, write_json
 from prefloop.train import reward as reward_trainer
 from prefloop.train.offline import input_files
-from prefloop.types import InputError, PreferencePair
+from prefloop.types import InputError, PreferencePair, Told
 
 COMPARISONS = "comparisons.jsonl"
 
 
+def command(config: RoundConfig) -> Told:
+    """The command `round run`. Raises what `run` does."""
+    answer = run(config)
+    return Told(answer, as_text(for_people(answer)))
+
+
 def run(config: RoundConfig, *, look_up_audits: bool = True) -> dict[str, Any]:
-    """The command `round run`: the round's stages, those that are not done yet.
+    """Run (or resume) a round: those of its stages that are not done yet.
 
     With `look_up_audits` what audits say of the pairs and of the reward model binds, and those made here lie where
     other commands find them; a recipe that measures what a blocked round would do keeps them in the round's directory.
@@ -203,7 +210,7 @@ class Round:
     def _kl_along(self, pairs: list[PreferencePair]) -> list[float]:
         policies, asked = Policies.load(self.config), [pair.prompt for pair in pairs]
         chosen, rejected = (
-            policies.kl(asked, texts, token_budget=self.config.token_budget)
+            policies.kl(asked, [Response(text) for text in texts], token_budget=self.config.token_budget)
             for texts in ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
         )
         return [(a + b) / 2 for a, b in zip(chosen, rejected, strict=True)]

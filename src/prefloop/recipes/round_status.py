@@ -23,15 +23,7 @@ def status(config: RoundStatusConfig) -> dict[str, Any]:
         raise InputError("is no directory of a round", path=root, field="run", remedy="give the --out of `round run`")
     files = {name: root / "stages" / f"{name}.json" for name in STAGES}
     found = {name: read_json(path) for name, path in files.items() if path.exists()}
-    stages = [
-        {
-            "stage": name,
-            "done": name in found,
-            "seconds": found[name]["seconds"] if name in found else None,
-            "says": _TOLD[name](found[name]) if name in found else "",
-        }
-        for name in STAGES
-    ]
+    stages = stage_rows(found)
     pending = next((name for name in STAGES if name not in found), None)
     settings = read_yaml(root / "config.yaml").tree
     state = "done" if (root / "result.json").exists() else f"next is {pending}" if pending else "all but the answer"
@@ -41,6 +33,47 @@ def status(config: RoundStatusConfig) -> dict[str, Any]:
         again += " --judgments JUDGMENTS.jsonl"
     following = [again] if not (root / "result.json").exists() else read_json(root / "result.json")["answer"]["next"]
     return {"run": str(root), "state": state, "stages": stages, "next": following}
+
+
+def stage_rows(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each stage of a round, from the records of those that are done."""
+    return [
+        {
+            "stage": name,
+            "done": name in found,
+            "seconds": found[name]["seconds"] if name in found else None,
+            "says": _TOLD[name](found[name]) if name in found else "",
+        }
+        for name in STAGES
+    ]
+
+
+def for_people(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of `round run` as tables: stages, shift, reward models, alarms."""
+    columns = ("num_pairs", "mean_kl", "accuracy", "interval", "log_loss", "ece")
+    shift, reward = answer["shift"], answer["reward"]
+    old, new = f"old, {shift['old_pairs_were']}", "new"
+    bins = [(f"new, KL {each['from_kl']:.3g} to {each['to_kl']:.3g}", each) for each in shift["bins"]]
+    models = [("in use", reward["in_use"]), ("retrained", reward["retrained"])]
+    stages = {name: {**answer[name], "seconds": answer["seconds"][name]} for name in STAGES}
+    return {
+        "run": answer["run"],
+        "new less old: accuracy": shift["difference"]["accuracy"],
+        "new less old: interval": shift["difference"]["accuracy_interval"],
+        "retrained less in use: accuracy": reward["gain"]["difference"],
+        "retrained less in use: interval": reward["gain"]["interval"],
+        **({"note": shift["note"]} if "note" in shift else {}),
+        "stages": stage_rows(stages),
+        "shift of the reward model in use": [
+            {"pairs": name, **{column: row[column] for column in columns}}
+            for name, row in ((old, shift["old"]), (new, shift["new"]), *bins)
+        ],
+        "reward models on new held-out pairs": [
+            {"model": name, **{column: row[column] for column in columns}} for name, row in models
+        ],
+        **({"alarms": answer["policy"]["alarms"]} if answer["policy"]["alarms"] else {}),
+        "next": answer["next"],
+    }
 
 
 def _sampled(found: Mapping[str, Any]) -> str:
