@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefloop.answer import as_text
 from prefloop.audit.balance import balance
 from prefloop.audit.config import AuditDataConfig, DataBalanceConfig
 from prefloop.audit.data import audit
@@ -34,7 +33,8 @@ from prefloop.recipes.comparisons import Policies, comparison_key, read_comparis
 from prefloop.recipes.judging import HELD_OUT, JUDGMENTS, TRAIN, judge
 from prefloop.recipes.old_pairs import old_pairs
 from prefloop.recipes.round_config import RoundConfig, retrain_config, tune_config
-from prefloop.recipes.round_status import STAGES, for_people
+from prefloop.recipes.round_status import STAGES
+from prefloop.recipes.round_text import as_tables
 from prefloop.recipes.scenario import stored_answer
 from prefloop.recipes.shift import ScoredPair, measure_shift, summary
 from prefloop.recipes.tune import ALARMS, policy
@@ -52,7 +52,7 @@ COMPARISONS = "comparisons.jsonl"
 def command(config: RoundConfig) -> Told:
     """The command `round run`. Raises what `run` does."""
     answer = run(config)
-    return Told(answer, as_text(for_people(answer)))
+    return Told(answer, as_tables(answer))
 
 
 def run(config: RoundConfig, *, look_up_audits: bool = True) -> dict[str, Any]:

@@ -48,34 +48,6 @@ def stage_rows(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def for_people(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of `round run` as tables: stages, shift, reward models, alarms."""
-    columns = ("num_pairs", "mean_kl", "accuracy", "interval", "log_loss", "ece")
-    shift, reward = answer["shift"], answer["reward"]
-    old, new = f"old, {shift['old_pairs_were']}", "new"
-    bins = [(f"new, KL {each['from_kl']:.3g} to {each['to_kl']:.3g}", each) for each in shift["bins"]]
-    models = [("in use", reward["in_use"]), ("retrained", reward["retrained"])]
-    stages = {name: {**answer[name], "seconds": answer["seconds"][name]} for name in STAGES}
-    return {
-        "run": answer["run"],
-        "new less old: accuracy": shift["difference"]["accuracy"],
-        "new less old: interval": shift["difference"]["accuracy_interval"],
-        "retrained less in use: accuracy": reward["gain"]["difference"],
-        "retrained less in use: interval": reward["gain"]["interval"],
-        **({"note": shift["note"]} if "note" in shift else {}),
-        "stages": stage_rows(stages),
-        "shift of the reward model in use": [
-            {"pairs": name, **{column: row[column] for column in columns}}
-            for name, row in ((old, shift["old"]), (new, shift["new"]), *bins)
-        ],
-        "reward models on new held-out pairs": [
-            {"model": name, **{column: row[column] for column in columns}} for name, row in models
-        ],
-        **({"alarms": answer["policy"]["alarms"]} if answer["policy"]["alarms"] else {}),
-        "next": answer["next"],
-    }
-
-
 def _sampled(found: Mapping[str, Any]) -> str:
     return f"{found['num_comparisons']} comparisons on {found['num_prompts']} prompts, KL {found['mean_kl']:.2f}"
 
