@@ -284,6 +284,22 @@ COMMANDS: dict[str, Command] = {
         example="prefloop sandbox run citation --out runs/citation",
         positionals=("scenario",),
     ),
+    "round run": Command(
+        config="prefloop.recipes.round_config:round_config",
+        run="prefloop.recipes.round:command",
+        summary="One whole round: sample, judge, measure the shift, retrain, and tune from the last good policy.",
+        example="prefloop round run --policy runs/ppo --incumbent runs/sft --reward runs/reward --pairs pairs.jsonl "
+        "--prompts prompts.jsonl --out runs/round-2",
+        variant="algorithm",
+        variants="prefloop.train.algorithms:ALGORITHMS",
+    ),
+    "round status": Command(
+        config="prefloop.recipes.round_config:RoundStatusConfig",
+        run="prefloop.recipes.round_status:status",
+        summary="Where a round stands: what is done, what it says, and what comes next.",
+        example="prefloop round status runs/round-2",
+        positionals=("run",),
+    ),
     "report": Command(
         config="prefloop.report.config:ReportConfig",
         run="prefloop.report.command:make",
