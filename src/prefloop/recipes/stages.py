@@ -123,8 +123,9 @@ def sample_comparisons(
 def write_pairs(bench: Bench, scenario_name: str) -> list[PreferencePair]:
     """Two responses of the SFT policy to each prompt, judged by the scenario's annotators.
 
-    `pairs-<scenario>.jsonl` is what a reward model learns from, one vote each. `judgments-<scenario>.jsonl` has the votes
-    themselves with who gave them, and a second one on the first `DOUBLE_JUDGED` comparisons, for an audit of the people.
+    `pairs-<scenario>.jsonl` is what a reward model learns from, one vote each. `judgments-<scenario>.jsonl` has the
+    votes themselves with who gave them, and a second one on the first `DOUBLE_JUDGED` comparisons, for an audit of the
+    people.
     """
     config, scenario = bench.config, SCENARIOS[scenario_name]
     prompts = select_prompts(scenario, pair_prompts(bench), seed=config.seed)
@@ -169,14 +170,14 @@ def _judgment_row(comparison: Comparison, judgment: Judgment) -> dict[str, Any]:
     }
 
 
-def run_reward(bench: Bench, scenario_name: str, *, more: Sequence[str] = ()) -> RunResult:
-    """A reward model on the SFT trunk from the scenario's pairs, and from `more` pairs by name."""
+def run_reward(bench: Bench, name: str, *, old: str | None = None, more: Sequence[str] = ()) -> RunResult:
+    """The reward model `name` on the SFT trunk, from the pairs of that name (or `old`), and from `more`."""
     config = bench.config
     return reward_trainer.train(
         RewardConfig(
             model=str(bench.stage("sft")),
-            data=tuple(str(bench.data(f"pairs-{name}")) for name in (scenario_name, *more)),
-            out=str(bench.stage(f"reward-{scenario_name}")),
+            data=tuple(str(bench.data(f"pairs-{each}")) for each in (old or name, *more)),
+            out=str(bench.stage(f"reward-{name}")),
             seed=config.seed,
             token_budget=config.token_budget,
             num_epochs=config.reward_epochs,
@@ -192,8 +193,8 @@ def run_reward(bench: Bench, scenario_name: str, *, more: Sequence[str] = ()) ->
 def run_policy(
     bench: Bench, name: str, scenario_name: str, *, kl_budget: float | None, start: Path | None = None
 ) -> RunResult:
-    """Policy optimisation against the scenario's reward model, by default from the SFT policy; runs from there differ in
-    the budget only."""
+    """Policy optimisation against the scenario's reward model, by default from the SFT policy; runs from there differ
+    in the budget only."""
     config = bench.config
     settings = algorithm_settings(config.algorithm)(num_epochs=config.policy_epochs)
     return policy_trainer.train(
