@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.console import say
-from prefloop.recipes.scenario import Clock, learn_reward, require_feasible, side_by_side, stored_answer
+from prefloop.recipes.scenario import Clock, Job, learn_reward, require_feasible, side_by_side, stored_answer
 from prefloop.recipes.stages import Bench, run_sft, write_data
 from prefloop.recipes.table_columns import columns
 from prefloop.recipes.table_config import TableConfig
@@ -47,12 +47,15 @@ def run(config: TableConfig) -> Told:
 
 
 def _work(root: Path, config: TableConfig) -> None:
-    """The SFT policies first, which all rows share; then the rows, all seeds of a scenario before the next one."""
-    side_by_side(*((attempt, (root, f"sft-{seed}", make_sft, (root, config, seed))) for seed in config.chosen_seeds))
-    scenarios = dict.fromkeys(name for name, _ in config.rows)
-    side_by_side(
-        *((make_rows, (root, config, scenario, seed)) for scenario in scenarios for seed in config.chosen_seeds)
-    )
+    """Seed by seed, so that an unfinished table has every scenario; the next seed's SFT policy beside the rows of one."""
+    seeds, scenarios = config.chosen_seeds, dict.fromkeys(name for name, _ in config.rows)
+    attempt(root, f"sft-{seeds[0]}", make_sft, (root, config, seeds[0], 2 * config.bench.num_threads))
+    for seed, following in zip(seeds, (*seeds[1:], None), strict=True):
+        jobs: list[Job] = [(make_rows, (root, config, scenario, seed)) for scenario in scenarios]
+        if following is not None:
+            arguments = (root, config, following, config.bench.num_threads)
+            jobs.insert(0, (attempt, (root, f"sft-{following}", make_sft, arguments)))
+        side_by_side(*jobs)
 
 
 def make_rows(root: Path, config: TableConfig, scenario: str, seed: int) -> None:
@@ -84,9 +87,9 @@ def attempt(root: Path, name: str, job: Callable[..., None], arguments: Sequence
     say(f"{name} done in {time.perf_counter() - started:.0f} s")
 
 
-def make_sft(root: Path, config: TableConfig, seed: int) -> None:
+def make_sft(root: Path, config: TableConfig, seed: int, num_threads: int) -> None:
     """Demonstrations, prompts and the SFT policy of a seed."""
-    bench = Bench.build(root / f"seed-{seed}", config.settings(seed))
+    bench = Bench.build(root / f"seed-{seed}", config.settings(seed), num_threads=num_threads)
     if not bench.data("prompts").exists():
         write_data(bench)
     run_sft(bench)
