@@ -47,7 +47,7 @@ def run(config: TableConfig) -> Told:
 
 
 def _work(root: Path, config: TableConfig) -> None:
-    """Seed by seed, so that an unfinished table has all scenarios; the SFT policy of the next beside the rows of one."""
+    """Seed by seed, so that an unfinished table has all scenarios; the next SFT policy beside the rows of a seed."""
     seeds, scenarios = config.chosen_seeds, dict.fromkeys(name for name, _ in config.rows)
     attempt(root, f"sft-{seeds[0]}", make_sft, (root, config, seeds[0], 2 * config.bench.num_threads))
     for seed, following in zip(seeds, (*seeds[1:], None), strict=True):
