@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from prefloop.cli import main
 from prefloop.evaluate.records import Pairing
 from prefloop.gate.decide import Case, Evidence, decide, moment
 from prefloop.recipes import table
@@ -252,3 +253,11 @@ def test_markdown_has_one_line_for_each_scenario() -> None:
     text = as_markdown(answer([row(1), row(2)]))
     assert len([line for line in text.splitlines() if line.startswith("| confidence | 1, 2 |")]) == 1
     assert "2 of 2 rows" in text
+
+
+def test_a_scenario_that_does_not_exist_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sandbox", "table", "--scenarios", "citatoin", "--out", str(tmp_path / "run")]) == 2
+    assert "scenario: no scenario 'citatoin'; known: honest" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.console import say
-from prefloop.recipes.scenario import Clock, Job, learn_reward, require_feasible, side_by_side, stored_answer
+from prefloop.recipes.scenario import (
+    Clock,
+    Job,
+    learn_reward,
+    require_feasible,
+    scenario_named,
+    side_by_side,
+    stored_answer,
+)
 from prefloop.recipes.stages import Bench, run_sft, write_data
 from prefloop.recipes.table_columns import columns
 from prefloop.recipes.table_config import TableConfig
@@ -28,6 +36,8 @@ ROWS = "rows"
 
 def run(config: TableConfig) -> Told:
     """The command. Refused (exit code 1) where a row has failed."""
+    for name in (*config.scenarios, *filter(None, [config.ppo_scenario])):
+        scenario_named(name)
     require_feasible(config.bench)
     with RunDir("sandbox table", config, {}) as run_dir:
         if run_dir.finished:

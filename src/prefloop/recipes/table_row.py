@@ -40,7 +40,8 @@ def make_row(root: Path, config: SandboxConfig, scenario: str, *, panel: int, fr
     desk.open()
     decisions = {"unguarded": desk.decide(unguarded, go_live=False), "guarded": desk.decide(guarded, go_live=True)}
     remedy = remedy_of(audited["named"], promoted=desk.live == guarded)
-    ends, mending = (guarded,), {}
+    ends: tuple[str, ...] = (guarded,)
+    mending: dict[str, Any] = {}
     if remedy.fresh:
         mending = mend(bench, scenario, remedy, mended, newest=guarded, live=desk.live, fresh=fresh)
         decisions["mended"] = desk.decide(mended, go_live=True)
