@@ -284,6 +284,12 @@ COMMANDS: dict[str, Command] = {
         example="prefloop sandbox run citation --out runs/citation",
         positionals=("scenario",),
     ),
+    "sandbox table": Command(
+        config="prefloop.recipes.table_config:TableConfig",
+        run="prefloop.recipes.table:run",
+        summary="Every scenario over several seeds: failure, audit, alarm, guard, remedy, and true utility.",
+        example="prefloop sandbox table --quick --out runs/table",
+    ),
     "round run": Command(
         config="prefloop.recipes.round_config:round_config",
         run="prefloop.recipes.round:command",

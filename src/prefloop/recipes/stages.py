@@ -5,8 +5,10 @@ Only `measure.py` reads the truth; nothing that trains does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +23,7 @@ from prefloop.train import reward as reward_trainer
 from prefloop.train import sft as sft_trainer
 from prefloop.train.algorithms import algorithm_settings
 from prefloop.train.config import RewardConfig, SFTConfig, policy_config
-from prefloop.types import Comparison, PreferencePair, Prompt, RunResult
+from prefloop.types import Comparison, Judgment, PreferencePair, Prompt, RunResult
 from prefloop.world.annotators import collect
 from prefloop.world.knowledge import World
 from prefloop.world.prompts import make_prompts
@@ -30,6 +32,8 @@ from prefloop.world.writers import make_demonstrations
 
 NUM_CHECKPOINTS = 6
 """Checkpoints of a policy run that the curve is measured at."""
+DOUBLE_JUDGED = 300
+"""Comparisons that two people judge, so that an audit sees whether people agree."""
 
 
 @dataclass(frozen=True)
@@ -92,33 +96,61 @@ def pair_prompts(bench: Bench) -> list[Prompt]:
     return make_prompts(bench.world, split="train", count=2000, seed=bench.config.seed + 1)
 
 
-def write_pairs(bench: Bench, scenario_name: str) -> list[PreferencePair]:
-    """Two responses of the SFT policy to each prompt, judged by the scenario's annotators."""
-    config, scenario = bench.config, SCENARIOS[scenario_name]
-    model, chat = load_policy(resolve_model(str(bench.stage("sft")), "model"))
-    prompts = select_prompts(scenario, pair_prompts(bench), seed=config.seed)
-    asked: list[Prompt] = [prompts[index % len(prompts)] for index in range(config.num_pairs)]
+def sample_comparisons(
+    bench: Bench, policy: Path, prompts: Sequence[Prompt], count: int, *, name: str, seed: int
+) -> list[Comparison]:
+    """Two responses of a policy to each of `count` prompts; empty and identical ones are left out."""
+    model, chat = load_policy(policy)
+    asked: list[Prompt] = [prompts[index % len(prompts)] for index in range(count)]
     first, second = (
         respond(
             model,
             chat,
             asked,
-            max_new_tokens=config.max_new_tokens,
+            max_new_tokens=bench.config.max_new_tokens,
             temperature=1.0,
-            seed=config.seed * 1000 + offset,
+            seed=seed * 1000 + offset,
         )
         for offset in (1, 2)
     )
-    comparisons = [
-        Comparison(f"{scenario_name}-{index}", prompt, a.text, b.text, "sft", "sft")
+    return [
+        Comparison(f"{name}-{index}", prompt, a.text, b.text, policy.name, policy.name)
         for index, (prompt, a, b) in enumerate(zip(asked, first, second, strict=True))
         if a.text and b.text and a.text != b.text
     ]
+
+
+def write_pairs(bench: Bench, scenario_name: str) -> list[PreferencePair]:
+    """Two responses of the SFT policy to each prompt, judged by the scenario's annotators.
+
+    `pairs-<scenario>.jsonl` is what a reward model learns from, one vote each. `judgments-<scenario>.jsonl` has the
+    votes themselves with who gave them, and a second one on the first `DOUBLE_JUDGED` comparisons, for an audit of the
+    people.
+    """
+    config, scenario = bench.config, SCENARIOS[scenario_name]
+    prompts = select_prompts(scenario, pair_prompts(bench), seed=config.seed)
+    policy = resolve_model(str(bench.stage("sft")), "model")
+    count = min(config.num_pairs, scenario.num_comparisons or config.num_pairs)
+    comparisons = sample_comparisons(bench, policy, prompts, count, name=scenario_name, seed=config.seed)
     judgments = collect(bench.world, comparisons, scenario.team, seed=config.seed)
-    derived = derive_pairs((each, [judgment]) for each, judgment in zip(comparisons, judgments, strict=True))
-    say(f"{scenario_name}: {len(comparisons)} comparisons judged, {len(derived.pairs)} pairs, {dict(derived.counts)}")
+    # Votes on a comparison are drawn in order: the first of two is the one that a single vote would be.
+    second = collect(bench.world, comparisons[:DOUBLE_JUDGED], scenario.team, seed=config.seed, votes=2)[1::2]
+    by_id = {each.comparison_id: each for each in comparisons}
     write_rows(
-        bench.data(f"pairs-{scenario_name}"),
+        bench.data(f"judgments-{scenario_name}"),
+        [_judgment_row(by_id[each.comparison_id], each) for each in (*judgments, *second)],
+    )
+    return write_judged(bench, scenario_name, comparisons, judgments)
+
+
+def write_judged(
+    bench: Bench, name: str, comparisons: Sequence[Comparison], judgments: Sequence[Judgment]
+) -> list[PreferencePair]:
+    """`pairs-<name>.jsonl` of one vote on each comparison."""
+    derived = derive_pairs((each, [judgment]) for each, judgment in zip(comparisons, judgments, strict=True))
+    say(f"{name}: {len(comparisons)} comparisons judged, {len(derived.pairs)} pairs, {dict(derived.counts)}")
+    write_rows(
+        bench.data(f"pairs-{name}"),
         [
             {"prompt": plain_prompt(pair.prompt.messages), "chosen": pair.chosen, "rejected": pair.rejected}
             for pair in derived.pairs
@@ -127,14 +159,25 @@ def write_pairs(bench: Bench, scenario_name: str) -> list[PreferencePair]:
     return derived.pairs
 
 
-def run_reward(bench: Bench, scenario_name: str) -> RunResult:
-    """A reward model on the SFT trunk from the scenario's pairs."""
+def _judgment_row(comparison: Comparison, judgment: Judgment) -> dict[str, Any]:
+    return {
+        "prompt": plain_prompt(comparison.prompt.messages),
+        "response_a": comparison.response_a,
+        "response_b": comparison.response_b,
+        "choice": judgment.choice,
+        "annotator_id": judgment.annotator_id,
+        "shown_first": judgment.shown_first,
+    }
+
+
+def run_reward(bench: Bench, name: str, *, old: str | None = None, more: Sequence[str] = ()) -> RunResult:
+    """The reward model `name` on the SFT trunk, from the pairs of that name (or `old`), and from `more`."""
     config = bench.config
     return reward_trainer.train(
         RewardConfig(
             model=str(bench.stage("sft")),
-            data=(str(bench.data(f"pairs-{scenario_name}")),),
-            out=str(bench.stage(f"reward-{scenario_name}")),
+            data=tuple(str(bench.data(f"pairs-{each}")) for each in (old or name, *more)),
+            out=str(bench.stage(f"reward-{name}")),
             seed=config.seed,
             token_budget=config.token_budget,
             num_epochs=config.reward_epochs,
@@ -147,15 +190,18 @@ def run_reward(bench: Bench, scenario_name: str) -> RunResult:
     )
 
 
-def run_policy(bench: Bench, name: str, scenario_name: str, *, kl_budget: float | None) -> RunResult:
-    """Policy optimisation against the scenario's reward model; runs of a bench differ in the budget only."""
+def run_policy(
+    bench: Bench, name: str, scenario_name: str, *, kl_budget: float | None, start: Path | None = None
+) -> RunResult:
+    """Policy optimisation against the scenario's reward model, by default from the SFT policy; runs from there differ
+    in the budget only."""
     config = bench.config
     settings = algorithm_settings(config.algorithm)(num_epochs=config.policy_epochs)
     return policy_trainer.train(
         policy_config(config.algorithm).model_validate(
             {
                 "settings": settings,
-                "model": str(bench.stage("sft")),
+                "model": str(start or bench.stage("sft")),
                 "reward": str(bench.stage(f"reward-{scenario_name}")),
                 "prompts": (str(bench.data("prompts")),),
                 "out": str(bench.stage(name)),
