@@ -49,3 +49,25 @@ def test_pairs_of_one_kl_are_one_bin() -> None:
     still = pairs(60, 40, margin=1.0, kl=0.0, prefix="new")
     found = measure_shift(still, still, num_resamples=50, seed=0)
     assert [each["num_pairs"] for each in found["bins"]] == [100]
+
+
+def test_the_text_has_the_numbers_of_the_answer_and_no_interval_where_none_is_known() -> None:
+    from prefloop.recipes.round_text import as_tables
+
+    some = pairs(16, 4, margin=1.0, kl=3.0, prefix="p")
+    shift = measure_shift(some, [ScoredPair(1.0, 0.0, "alone")], num_resamples=50, seed=0)
+    stages = {
+        "sample": {"num_comparisons": 20, "num_prompts": 20, "mean_kl": 3.0},
+        "label": {"num_votes": 20, "num_train": 15, "num_held_out": 5},
+        "audit": {"audits": [{"file": "new-train.jsonl", "verdict": "pass"}]},
+        "shift": {"old_pairs_were": "held out", **shift},
+        "reward": {
+            "in_use": shift["new"],
+            "retrained": shift["new"],
+            "gain": {"difference": 0.125, "interval": [0.0, 0.25]},
+        },
+        "policy": {"stopped": "done", "alarms": []},
+    }
+    text = as_tables({"run": "runs/r", "seconds": dict.fromkeys(stages, 1.0), **stages, "next": ["do [this]"]})
+    assert "new less old: -0.200\n" in text and "retrained less in use: +0.125 (+0.000 to +0.250)" in text
+    assert "next: do [this]" in text and "nan" not in text and "inf" not in text

@@ -34,8 +34,7 @@ def old_pairs(
     """
     found = _held_out(Path(reward), files, skip_bad=skip_bad)
     if not found:
-        say("warning: no pairs are known that the reward model in use held out: it was trained on the old pairs it is")
-        say("         compared on, so what it seems to lose on the new ones is partly what it remembers of the old")
+        say("warning: which pairs the reward model in use held out is not known: part of the shift may be its memory")
     pairs = found or read_pairs(files, skip_bad=skip_bad).records
     if at_most is not None and len(pairs) > at_most:
         chosen = np.sort(np.random.default_rng(seed).permutation(len(pairs))[:at_most])

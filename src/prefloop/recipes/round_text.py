@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,11 +53,16 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
 
 
 def _cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    interval = "" if None in row["interval"] else "{:.3f} to {:.3f}".format(*row["interval"])
-    numbers = (f"{row['mean_kl']:.1f}", f"{row['accuracy']:.3f}", interval)
+    numbers = (f"{row['mean_kl']:.1f}", f"{row['accuracy']:.3f}", _between(row["interval"], ".3f"))
     return (name, str(row["num_pairs"]), *numbers, f"{row['log_loss']:.3f}", f"{row['ece']:.3f}")
 
 
 def _change(value: float, interval: Sequence[float | None]) -> str:
-    told = "" if None in interval else " ({:+.3f} to {:+.3f})".format(*interval)
-    return f"{value:+.3f}{told}"
+    told = _between(interval, "+.3f")
+    return f"{value:+.3f}" + (f" ({told})" if told else "")
+
+
+def _between(interval: Sequence[float | None], form: str) -> str:
+    """An interval in words; nothing where a single conversation leaves it infinite, which is stored as null."""
+    bounds = [format(bound, form) for bound in interval if bound is not None and math.isfinite(bound)]
+    return " to ".join(bounds) if len(bounds) == 2 else ""
