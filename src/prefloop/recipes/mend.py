@@ -1,26 +1,22 @@
 """What is done about a scenario, from what its audit named and what the gate decided: one rule for all of them.
 
-The remedy is a round of preference tuning: the newest policy's responses judged by people who were told what to look
-at, old and new pairs together, a new reward model, and tuning again from what is live.
+The remedy is a round (`round.py`): the newest policy's responses judged by people who were told what to look at, old
+and new pairs together, a new reward model, and tuning again from what is live.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from prefloop.audit.balance import balance
-from prefloop.audit.config import DataBalanceConfig
-from prefloop.recipes.stages import Bench, run_policy, run_reward, sample_comparisons, write_judged
-from prefloop.rundir import resolve_model
+from prefloop.recipes.round import run as run_round
+from prefloop.recipes.round_config import round_config
+from prefloop.recipes.stages import Bench, policy_settings, reward_settings
 from prefloop.signals.measures import SIGNALS
-from prefloop.world.annotators import collect, team
-from prefloop.world.prompts import make_prompts
 
-INSTRUCTED = {"honest": 8}
-"""Who judges anew: people who were told what not to be swayed by, with ordinary noise."""
+INSTRUCTED = "honest"
+"""The scenario whose people judge anew: they were told what not to be swayed by, and have ordinary noise."""
 
 
 @dataclass(frozen=True)
@@ -57,26 +53,39 @@ def remedy_of(named: Collection[str], *, promoted: bool) -> Remedy:
 def mend(
     bench: Bench, scenario: str, remedy: Remedy, name: str, *, newest: str, live: str, fresh: int
 ) -> dict[str, Any]:
-    """Make the policy run `name`. What is finished is not done again; returns the numbers of pairs."""
-    old = scenario
-    if remedy.balance:
-        old = f"{name}-balanced"
-        source = str(bench.data(f"pairs-{scenario}"))
-        balance(DataBalanceConfig(file=source, out=str(bench.data(f"pairs-{old}")), signals=remedy.balance))
-    _judge_newest(bench, f"{name}-fresh", resolve_model(str(bench.stage(newest)), "model"), fresh)
-    reward = f"{name}-reward"
-    run_reward(bench, reward, old=old, more=(f"{name}-fresh",))
-    start: Path | None = None if live == "sft" else bench.stage(live)
-    run_policy(bench, name, reward, kl_budget=bench.config.kl_budget, start=start)
-    counted = {"old_pairs": bench.data(f"pairs-{old}"), "fresh_pairs": bench.data(f"pairs-{name}-fresh")}
-    return {key: len(path.read_text("utf-8").splitlines()) for key, path in counted.items()}
+    """Run the round `name`, whose policy is then that stage's. What is finished is not done again.
 
-
-def _judge_newest(bench: Bench, name: str, policy: Path, count: int) -> None:
-    """Responses of a policy to prompts of all kinds, judged by instructed people."""
-    if bench.data(f"pairs-{name}").exists():
-        return
-    seed = bench.config.seed + 2
-    prompts = make_prompts(bench.world, split="train", count=2000, seed=seed)
-    comparisons = sample_comparisons(bench, policy, prompts, count, name=name, seed=seed)
-    write_judged(bench, name, comparisons, collect(bench.world, comparisons, team(INSTRUCTED), seed=seed))
+    {"old_pairs", "fresh_pairs", "accuracy"}: pairs of each kind that are trained on; how often the reward model in use
+    orders old and new pairs rightly, and the retrained one the new pairs that it has not seen.
+    """
+    config = bench.config
+    given = {
+        "policy": str(bench.stage(newest)),
+        "incumbent": str(bench.stage(live)),
+        "reward": str(bench.stage(f"reward-{scenario}")),
+        "pairs": (str(bench.data(f"pairs-{scenario}")),),
+        "prompts": (str(bench.data("prompts")),),
+        "out": str(bench.stage(name)),
+        "seed": config.seed,
+        "simulate": INSTRUCTED,
+        "world_seed": config.seed,
+        "num_comparisons": fresh,
+        "max_new_tokens": config.max_new_tokens,
+        "token_budget": config.token_budget,
+        "balance": remedy.balance,
+        "algorithm": config.algorithm,
+        "retrain": reward_settings(config),
+        "tune": {**policy_settings(config), "kl_budget": config.kl_budget},
+    }
+    told = run_round(round_config(config.algorithm).model_validate(given), look_up_audits=False)
+    kept = [each["num_kept"] for each in told["audit"]["balanced"]]
+    return {
+        "old_pairs": kept[0] if kept else len(bench.data(f"pairs-{scenario}").read_text("utf-8").splitlines()),
+        "fresh_pairs": told["label"]["num_train"],
+        "accuracy": {
+            "in_use_on_old": told["shift"]["old"]["accuracy"],
+            "in_use_on_new": told["shift"]["new"]["accuracy"],
+            "in_use_on_held_out": told["reward"]["in_use"]["accuracy"],
+            "retrained_on_held_out": told["reward"]["retrained"]["accuracy"],
+        },
+    }

@@ -37,11 +37,11 @@ from prefloop.recipes.round_status import STAGES
 from prefloop.recipes.round_text import as_tables
 from prefloop.recipes.scenario import stored_answer
 from prefloop.recipes.shift import ScoredPair, measure_shift, summary
-from prefloop.recipes.tune import ALARMS, policy
+from prefloop.recipes.tune import policy
 from prefloop.reward.evaluate import margins_of
 from prefloop.reward.measures import compare_margins
 from prefloop.reward.scoring import Response, load_scorer, margin_temperature, reward_inputs
-from prefloop.rundir import RunDir, read_json, resolve_model, sha256_of, write_json
+from prefloop.rundir import ALARMS, RunDir, read_json, resolve_model, sha256_of, write_json
 from prefloop.train import reward as reward_trainer
 from prefloop.train.offline import input_files
 from prefloop.types import InputError, PreferencePair, Told

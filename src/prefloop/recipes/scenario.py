@@ -174,10 +174,10 @@ def measure_runs(
     known: dict[str, Measured] = {}
     found: dict[str, dict[int, Measured]] = {}
     for name in (*names, *ends):
-        result = step_of(resolve_model(str(bench.stage(name)), "model").parent)
+        result = resolve_model(str(bench.stage(name)), "model").parent
         found[name] = {}
-        for directory in checkpoints(bench.stage(name) / "checkpoints"):
-            if step_of(directory) > result or (name in ends and step_of(directory) < result):
+        for directory in [result] if name in ends else checkpoints(result.parent):
+            if step_of(directory) > step_of(result):
                 continue
             # A guarded run begins as the unguarded one does: the same weights are measured once.
             weights = sha256_of(directory / "policy" / "model.safetensors")

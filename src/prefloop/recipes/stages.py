@@ -96,30 +96,6 @@ def pair_prompts(bench: Bench) -> list[Prompt]:
     return make_prompts(bench.world, split="train", count=2000, seed=bench.config.seed + 1)
 
 
-def sample_comparisons(
-    bench: Bench, policy: Path, prompts: Sequence[Prompt], count: int, *, name: str, seed: int
-) -> list[Comparison]:
-    """Two responses of a policy to each of `count` prompts; empty and identical ones are left out."""
-    model, chat = load_policy(policy)
-    asked: list[Prompt] = [prompts[index % len(prompts)] for index in range(count)]
-    first, second = (
-        respond(
-            model,
-            chat,
-            asked,
-            max_new_tokens=bench.config.max_new_tokens,
-            temperature=1.0,
-            seed=seed * 1000 + offset,
-        )
-        for offset in (1, 2)
-    )
-    return [
-        Comparison(f"{name}-{index}", prompt, a.text, b.text, policy.name, policy.name)
-        for index, (prompt, a, b) in enumerate(zip(asked, first, second, strict=True))
-        if a.text and b.text and a.text != b.text
-    ]
-
-
 def write_pairs(bench: Bench, scenario_name: str) -> list[PreferencePair]:
     """Two responses of the SFT policy to each prompt, judged by the scenario's annotators.
 
@@ -129,9 +105,8 @@ def write_pairs(bench: Bench, scenario_name: str) -> list[PreferencePair]:
     """
     config, scenario = bench.config, SCENARIOS[scenario_name]
     prompts = select_prompts(scenario, pair_prompts(bench), seed=config.seed)
-    policy = resolve_model(str(bench.stage("sft")), "model")
     count = min(config.num_pairs, scenario.num_comparisons or config.num_pairs)
-    comparisons = sample_comparisons(bench, policy, prompts, count, name=scenario_name, seed=config.seed)
+    comparisons = _comparisons(bench, [prompts[index % len(prompts)] for index in range(count)], name=scenario_name)
     judgments = collect(bench.world, comparisons, scenario.team, seed=config.seed)
     # Votes on a comparison are drawn in order: the first of two is the one that a single vote would be.
     second = collect(bench.world, comparisons[:DOUBLE_JUDGED], scenario.team, seed=config.seed, votes=2)[1::2]
@@ -140,23 +115,38 @@ def write_pairs(bench: Bench, scenario_name: str) -> list[PreferencePair]:
         bench.data(f"judgments-{scenario_name}"),
         [_judgment_row(by_id[each.comparison_id], each) for each in (*judgments, *second)],
     )
-    return write_judged(bench, scenario_name, comparisons, judgments)
-
-
-def write_judged(
-    bench: Bench, name: str, comparisons: Sequence[Comparison], judgments: Sequence[Judgment]
-) -> list[PreferencePair]:
-    """`pairs-<name>.jsonl` of one vote on each comparison."""
     derived = derive_pairs((each, [judgment]) for each, judgment in zip(comparisons, judgments, strict=True))
-    say(f"{name}: {len(comparisons)} comparisons judged, {len(derived.pairs)} pairs, {dict(derived.counts)}")
+    say(f"{scenario_name}: {len(comparisons)} comparisons judged, {len(derived.pairs)} pairs, {dict(derived.counts)}")
     write_rows(
-        bench.data(f"pairs-{name}"),
+        bench.data(f"pairs-{scenario_name}"),
         [
             {"prompt": plain_prompt(pair.prompt.messages), "chosen": pair.chosen, "rejected": pair.rejected}
             for pair in derived.pairs
         ],
     )
     return derived.pairs
+
+
+def _comparisons(bench: Bench, asked: Sequence[Prompt], *, name: str) -> list[Comparison]:
+    """Two responses of the SFT policy to each prompt; empty and identical ones are left out."""
+    config = bench.config
+    model, chat = load_policy(resolve_model(str(bench.stage("sft")), "model"))
+    first, second = (
+        respond(
+            model,
+            chat,
+            asked,
+            max_new_tokens=config.max_new_tokens,
+            temperature=1.0,
+            seed=config.seed * 1000 + offset,
+        )
+        for offset in (1, 2)
+    )
+    return [
+        Comparison(f"{name}-{index}", prompt, a.text, b.text, "sft", "sft")
+        for index, (prompt, a, b) in enumerate(zip(asked, first, second, strict=True))
+        if a.text and b.text and a.text != b.text
+    ]
 
 
 def _judgment_row(comparison: Comparison, judgment: Judgment) -> dict[str, Any]:
@@ -170,54 +160,58 @@ def _judgment_row(comparison: Comparison, judgment: Judgment) -> dict[str, Any]:
     }
 
 
-def run_reward(bench: Bench, name: str, *, old: str | None = None, more: Sequence[str] = ()) -> RunResult:
-    """The reward model `name` on the SFT trunk, from the pairs of that name (or `old`), and from `more`."""
+def run_reward(bench: Bench, name: str) -> RunResult:
+    """The reward model `name` on the SFT trunk, from the pairs of that name."""
     config = bench.config
-    return reward_trainer.train(
-        RewardConfig(
-            model=str(bench.stage("sft")),
-            data=tuple(str(bench.data(f"pairs-{each}")) for each in (old or name, *more)),
-            out=str(bench.stage(f"reward-{name}")),
-            seed=config.seed,
-            token_budget=config.token_budget,
-            num_epochs=config.reward_epochs,
-            batch_size=32,
-            eval_fraction=0.1,
-            eval_every=25,
-            optimizer=config.reward_optimizer,
-        ),
-        look_up_audits=False,
-    )
+    given = {
+        "model": str(bench.stage("sft")),
+        "data": (str(bench.data(f"pairs-{name}")),),
+        "out": str(bench.stage(f"reward-{name}")),
+        "seed": config.seed,
+    }
+    return reward_trainer.train(RewardConfig.model_validate({**reward_settings(config), **given}), look_up_audits=False)
 
 
-def run_policy(
-    bench: Bench, name: str, scenario_name: str, *, kl_budget: float | None, start: Path | None = None
-) -> RunResult:
-    """Policy optimisation against the scenario's reward model, by default from the SFT policy; runs from there differ
-    in the budget only."""
+def reward_settings(config: SandboxConfig) -> dict[str, Any]:
+    """What all reward models of a bench are trained with."""
+    return {
+        "token_budget": config.token_budget,
+        "num_epochs": config.reward_epochs,
+        "batch_size": 32,
+        "eval_fraction": 0.1,
+        "eval_every": 25,
+        "optimizer": config.reward_optimizer,
+    }
+
+
+def run_policy(bench: Bench, name: str, scenario_name: str, *, kl_budget: float | None) -> RunResult:
+    """Policy optimisation against the scenario's reward model; runs of a bench differ in the budget only."""
     config = bench.config
-    settings = algorithm_settings(config.algorithm)(num_epochs=config.policy_epochs)
+    given = {
+        "model": str(bench.stage("sft")),
+        "reward": str(bench.stage(f"reward-{scenario_name}")),
+        "prompts": (str(bench.data("prompts")),),
+        "out": str(bench.stage(name)),
+        "seed": config.seed,
+        "algorithm": config.algorithm,
+        "kl_budget": kl_budget,
+    }
     return policy_trainer.train(
-        policy_config(config.algorithm).model_validate(
-            {
-                "settings": settings,
-                "model": str(start or bench.stage("sft")),
-                "reward": str(bench.stage(f"reward-{scenario_name}")),
-                "prompts": (str(bench.data("prompts")),),
-                "out": str(bench.stage(name)),
-                "seed": config.seed,
-                "token_budget": config.token_budget,
-                "algorithm": config.algorithm,
-                "num_steps": config.num_steps,
-                "prompts_per_step": config.prompts_per_step,
-                "max_new_tokens": config.max_new_tokens,
-                "kl_coef": config.kl_coef,
-                "kl_budget": kl_budget,
-                "checkpoint_every": max(1, config.num_steps // NUM_CHECKPOINTS),
-                "keep_checkpoints": 10_000,
-                "optimizer": config.policy_optimizer,
-                "value_optimizer": config.value_optimizer,
-            }
-        ),
-        look_up_audits=False,
+        policy_config(config.algorithm).model_validate({**policy_settings(config), **given}), look_up_audits=False
     )
+
+
+def policy_settings(config: SandboxConfig) -> dict[str, Any]:
+    """What all policies of a bench are tuned with."""
+    return {
+        "settings": algorithm_settings(config.algorithm)(num_epochs=config.policy_epochs),
+        "token_budget": config.token_budget,
+        "num_steps": config.num_steps,
+        "prompts_per_step": config.prompts_per_step,
+        "max_new_tokens": config.max_new_tokens,
+        "kl_coef": config.kl_coef,
+        "checkpoint_every": max(1, config.num_steps // NUM_CHECKPOINTS),
+        "keep_checkpoints": 10_000,
+        "optimizer": config.policy_optimizer,
+        "value_optimizer": config.value_optimizer,
+    }
