@@ -226,12 +226,12 @@ def test_only_a_held_out_score_that_falls_while_the_other_rises_stops() -> None:
 
 
 def test_the_best_of_many_equal_looks_is_no_fall() -> None:
-    generator, alarms = np.random.default_rng(2), 0
+    generator, alarms, prompts = np.random.default_rng(2), 0, [str(place) for place in range(40)]
     for _ in range(20):
         held = HeldOut()
         for step in range(50):
             proxy = np.full(40, float(step))
-            alarms += held.add(generator.normal(size=40), proxy, tail=0.01) is not None
+            alarms += held.add(generator.normal(size=40), proxy, prompts, tail=0.01) is not None
     # 1,000 looks at 1 %, before two in a row are asked for.
     assert alarms <= 25
 
