@@ -9,7 +9,6 @@ from typing import Any
 from prefloop.report import figures
 from prefloop.report.figures import COLORS, PALETTE, Drift, Line, Mark, Moment
 from prefloop.report.metrics import (
-    METRIC_NAMES,
     Metrics,
     group_of,
     grouped_keys,
@@ -38,6 +37,7 @@ FIRST = ("score/mean", "held_out/score", "kl/full", "policy/entropy", "response/
 SHOWN_BEFORE = ("monitor/num_alarms", "monitor/score", "monitor/kl")
 HELD_OUT = ("held_out/score", "eval/score")
 """What stands for the truth, the first that was logged."""
+KL_AXIS = "KL from the reference, nats (square-root scale)"
 ALARM_COLORS = {"stop": COLORS["hacked"], "rewind": COLORS["hacked"]}
 REVIEW_COLOR = COLORS["hacked_peak"]
 
@@ -165,19 +165,18 @@ def _drift(result: StoredResult, metrics: Metrics, alarms: Sequence[StoredAlarm]
     proxy = over_kl("score/mean", "score that is optimised", COLORS["proxy"])
     held_out = over_kl(key, "held-out score", COLORS["true_utility"])
     values = [*proxy.y, *held_out.y]
-    limits = Drift(
-        max([*kl.values(), _budget(metrics) or 0.0]),
-        min(values),
-        max(values),
-        "KL from the reference, nats (square-root scale)",
-    )
+    budget, reached = _budget(metrics), max(kl.values())
+    if budget is not None and budget > 4 * reached:
+        # Twice as far to the right as anything that was measured, on this scale.
+        budget = None
+    limits = Drift(max(reached, budget or 0.0), min(values), max(values), KL_AXIS)
     marks = _marks(result, metrics, key, kl, alarms)
-    figure = figures.utility_by_drift(proxy, held_out, budget=_budget(metrics), marks=marks, limits=limits)
+    figure = figures.utility_by_drift(proxy, held_out, budget=budget, marks=marks, limits=limits)
     best = max(range(len(held_out.y)), key=lambda place: held_out.y[place])
     caption = (
         f"The held-out score was highest ({number(held_out.y[best])}) at {number(held_out.x[best])} nats and ended at "
-        f"{number(held_out.y[-1])}; the score that is optimised ended at {number(proxy.y[-1])}. Each is in units of its "
-        "own reward model: compare directions, not heights."
+        f"{number(held_out.y[-1])}; the score that is optimised ended at {number(proxy.y[-1])}. Each is in units of "
+        "its own reward model: compare directions, not heights."
     )
     return [Plot(figure, "Is what is optimised still what is wanted?", caption)]
 
@@ -234,6 +233,4 @@ def _others(metrics: Metrics) -> list[Block]:
         if group != "monitor" and left:
             plots = [metric_plot(key, {"run": metrics}, {"run": PALETTE[0]}) for key in left]
             blocks.append(Plots(plots, small=True, title=heading_of(group)))
-    return (
-        [Fold(f"{count(sum(key not in METRIC_NAMES for key in metrics), 'metric')} and more", blocks)] if blocks else []
-    )
+    return [Fold("What the optimiser and the reward did", blocks)] if blocks else []
