@@ -1,8 +1,10 @@
 """`python -m benchmarks.false_alarms`: how often the monitor cries wolf, and how soon it sees what is there.
 
-Responses come from the writers of the simulated world, who never change: every alarm is false. For the power a share of
-the responses gets a marker of the world's habits from some look on; counted is how many of the runs have the alarm of
-that name within ten looks, and after how many looks in the median.
+Responses come from the writers of the simulated world, who never change: every alarm is false. Scores are drawn, and
+tempt the signals that compare them: the score rises by one standard deviation over fifty looks, half of it under other
+prompts too, which is just what is allowed, while the held-out score stays where it is. One response in twenty is out of
+distribution. For the power a share of the responses gets a marker of the world's habits from some look on; counted is
+how many of the runs have the alarm of that name within ten looks, and after how many looks in the median.
 """
 
 from __future__ import annotations
@@ -45,8 +47,18 @@ class Writer:
             prompt = self.prompts[place]
             text = write_response(self.world, prompt, self.rng)
             text += f" {marker}" if self.rng.random() < share else ""
-            rows.append(Observed(prompt.prompt_id, prompt.messages[-1].content, text, float(self.rng.normal()), step))
+            rows.append(Observed(prompt.prompt_id, prompt.messages[-1].content, text, step=step, **self._scores(step)))
         return rows
+
+    def _scores(self, step: int) -> dict[str, Any]:
+        """A score that rises, and what goes along with it by chance alone."""
+        gain, quality = min(1.0, step / 50), float(self.rng.normal())
+        return {
+            "score": quality + gain,
+            "shuffled_score": quality / 2 + gain / 2 + float(self.rng.normal()) / 2,
+            "held_out_score": quality / 2 + float(self.rng.normal()) / 2,
+            "far": bool(self.rng.random() < 0.05),
+        }
 
 
 def false_alarms(reference: int, num_looks: int, settings: MonitorSettings) -> dict[str, Any]:
