@@ -203,9 +203,9 @@ def _marks(
             marks.append(Mark(f"the result, step {step}", kl[step + 1.0], held_out[at], COLORS["guarded"], "star"))
     for alarm in [each for each in alarms if each.signal == "held_out_score"][:1]:
         # The step of an alarm that stops a run is not trained on, and has no metrics.
-        at = max((step for step in held_out if step <= alarm.step), default=None)
-        if at is not None and at in kl:
-            marks.append(Mark(f"held-out alarm, step {alarm.step}", kl[at], alarm.value, COLORS["hacked"], "x"))
+        last = max((step for step in held_out if step <= alarm.step), default=None)
+        if last is not None and last in kl:
+            marks.append(Mark(f"held-out alarm, step {alarm.step}", kl[last], alarm.value, COLORS["hacked"], "x"))
     return marks
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ class Examined:
 class Examiner:
     """The models that are asked, and how far from known responses is far.
 
-    Raises InputError for `known_data` that cannot be used.
+    Raises InputError for `known_data` without a reward model.
     """
 
     def __init__(self, config: PolicyConfig, scorer: Scorer, held_out: Scorer | None) -> None:
@@ -60,15 +61,16 @@ class Examiner:
         names = [parse_spec(each).name for each in config.reward]
         asks_others = any(is_server(name) or is_user_code(name) for name in names)
         self.shuffles = {"always": True, "never": False, "models": not asks_others}[config.examine.shuffled_prompts]
-        self.known = self._known(config) if config.save_rollouts and config.examine.known_pairs else None
+        self.config = config
+        if self.model is None and config.examine.known_data:
+            problem = "has no effect without a reward model on this machine"
+            raise InputError(problem, field="examine.known_data", remedy="leave it out")
 
-    def _known(self, config: PolicyConfig) -> tuple[float, Cloud] | None:
-        """The limit of the distance, and the cloud that it is measured from."""
-        settings = config.examine
-        if self.model is None:
-            if settings.known_data:
-                problem = "has no effect without a reward model on this machine"
-                raise InputError(problem, field="examine.known_data", remedy="leave it out")
+    @cached_property
+    def known(self) -> tuple[float, Cloud] | None:
+        """The limit of the distance, and the cloud that it is measured from; None where none is measured."""
+        config, settings = self.config, self.config.examine
+        if self.model is None or not settings.known_pairs:
             return None
         sources = settings.known_data or [str(path) for path in known_files(config)]
         if not sources:
@@ -89,7 +91,8 @@ class Examiner:
         return far_limit(states.numpy(), clusters, share=settings.far_share)
 
     def examine(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Examined:
-        """Measure the stored responses of a round. Raises what the scorers raise."""
+        """Measure the stored responses of a round. Raises what the scorers raise, and InputError for `known_data` that
+        cannot be used."""
         nothing: list[None] = [None] * len(prompts)
         if not prompts:
             return Examined(nothing, nothing, nothing)

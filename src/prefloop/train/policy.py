@@ -115,8 +115,7 @@ class PolicyTrainer:
                 refuse_idle=False,
             )
             self.eval_prompts = self._load_prompts(config.eval_prompts, "eval_prompts")[0]
-        with computing_in(config.precision, device):
-            self.examiner = Examiner(config, scorer, self.eval_scorer)
+        self.examiner = Examiner(config, scorer, self.eval_scorer)
         self.checked = self.off_policy = False
 
     def _value_model(self, start: Path, device: torch.device) -> PreTrainedModel | nn.Linear:
