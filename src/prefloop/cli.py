@@ -308,7 +308,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "report": Command(
         config="prefloop.report.config:ReportConfig",
-        run="prefloop.report.command:make",
+        run="prefloop.recipes.report:make",
         summary="Write the HTML report of a run.",
         example="prefloop report runs/ppo",
         positionals=("run",),

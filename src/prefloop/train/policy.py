@@ -31,7 +31,7 @@ from prefloop.models.forward import logprobs_and_values, response_logprobs, shar
 from prefloop.models.load import default_device, load_policy, load_reward_model, new_reward_model
 from prefloop.models.lora import add_adapters, merged
 from prefloop.models.precision import computing_in, store_in
-from prefloop.reward.scorer import Response
+from prefloop.reward.scorer import Response, Scorer
 from prefloop.reward.scoring import (
     first_reward_model,
     load_scorer,
@@ -48,6 +48,7 @@ from prefloop.train.budget import leaves_budget, reaches_an_eighth, remember
 from prefloop.train.checkpoint import checkpoints, step_of
 from prefloop.train.checks import check_first_round
 from prefloop.train.config import OptimizerConfig, PolicyConfig
+from prefloop.train.examiner import Examined, Examiner, known_files
 from prefloop.train.loop import (
     TrainState,
     add_metrics,
@@ -61,7 +62,7 @@ from prefloop.train.loop import (
 from prefloop.train.offline import input_files, length_limit, within_length
 from prefloop.train.ptx import Mixture, read_mixture
 from prefloop.train.result import result_of
-from prefloop.train.rollouts import Collector, Observe, Players, grouped_batches
+from prefloop.train.rollouts import Collector, Observe, Players, Round, grouped_batches
 from prefloop.types import InputError, Prompt, RunResult
 
 
@@ -104,6 +105,7 @@ class PolicyTrainer:
         with computing_in(config.precision, device):
             self.collector = Collector(config, self.algorithm, self.players, *self._load_prompts(config.prompts))
         self.mixture = self._mixture() if config.ptx_data else None
+        self.eval_scorer: Scorer | None = None
         if config.eval_reward:
             self.eval_scorer = load_scorer(
                 config.eval_reward,
@@ -113,6 +115,7 @@ class PolicyTrainer:
                 refuse_idle=False,
             )
             self.eval_prompts = self._load_prompts(config.eval_prompts, "eval_prompts")[0]
+        self.examiner = Examiner(config, scorer, self.eval_scorer)
         self.checked = self.off_policy = False
 
     def _value_model(self, start: Path, device: torch.device) -> PreTrainedModel | nn.Linear:
@@ -194,6 +197,10 @@ class PolicyTrainer:
                 # What the trainer computes is not what the sampler did: it has to run the round itself.
                 self.collector.keeps_hidden = False
                 rollouts = self.collector.collect(state)
+        collected = time.perf_counter()
+        # Before anything of the state changes: a held-out scorer may be a server that stays away.
+        examined = self._examine(rollouts)
+        examined_at = time.perf_counter()
         full_kl = rollouts.full_kl.tolist()
         if config.kl_budget is not None:
             if leaves_budget(state, full_kl, config.kl_budget):
@@ -206,16 +213,16 @@ class PolicyTrainer:
         if state.step == 0:
             # Every curve starts at the policy that the run started from.
             write_checkpoint(self.run, state)
-        metrics = dict(rollouts.metrics)
+        metrics = rollouts.metrics | examined.metrics
         log = self.run.path / "rollouts" / "rollouts.jsonl"
-        self.collector.record(state, rollouts, log)
+        self.collector.record(state, rollouts, examined, log)
         if self.observe is not None:
             seen = self.observe(log, state.step + 1)
             metrics |= seen.metrics
             if seen.rewind is not None:
                 self.rewind = seen.rewind
                 return "monitor"
-        collected = time.perf_counter()
+        observed_at = time.perf_counter()
         advantages = self.algorithm.advantages(rollouts.batch)
         if self.off_policy:
             advantages = _weighted(advantages, rollouts.batch)
@@ -234,8 +241,15 @@ class PolicyTrainer:
             )
         self._move_copies(state)
         metrics["time/rollout_seconds"] = collected - started
-        metrics["time/update_seconds"] = time.perf_counter() - collected
+        metrics["time/examine_seconds"] = examined_at - collected
+        metrics["time/update_seconds"] = time.perf_counter() - observed_at
         return metrics
+
+    def _examine(self, rollouts: Round) -> Examined:
+        """What is measured of the first responses of a round, which are stored."""
+        few = slice(self.config.save_rollouts)
+        texts = zip(rollouts.texts[few], rollouts.finished[few], strict=True)
+        return self.examiner.examine(rollouts.prompts[few], [Response(*each) for each in texts])
 
     @torch.no_grad()
     def _move_copies(self, state: TrainState) -> None:
@@ -394,6 +408,7 @@ class PolicyTrainer:
                 seed=config.seed,
             )
         answers = [Response(each.text, each.finish_reason == "stop") for each in responses]
+        assert self.eval_scorer is not None
         return {"score": fmean(self.eval_scorer.score(self.eval_prompts, answers))}
 
 
@@ -421,6 +436,8 @@ def _inputs(config: PolicyConfig, start: Path, reference: Path) -> dict[str, Pat
         inputs["algorithm"] = file_of(config.algorithm)
     for field in ("prompts", "eval_prompts", "ptx_data"):
         inputs |= input_files(field, getattr(config, field))
+    known = config.examine.known_data or [str(path) for path in known_files(config)]
+    inputs |= input_files("known_data", known)
     return inputs
 
 
