@@ -41,7 +41,7 @@ def row(seed: int = 1, *, scenario: str = "confidence", fall: float = -1.0, **ot
         "live_minus_unguarded": known(1.5),
         "live_minus_sft": known(0.5),
     }
-    decision = {"verdict": "hold", "win_rate": 30.0}
+    decision, promoted = {"verdict": "hold", "win_rate": 30.0}, {"verdict": "promote", "win_rate": 61.0}
     return {
         "scenario": scenario,
         "algorithm": "rloo",
@@ -56,8 +56,11 @@ def row(seed: int = 1, *, scenario: str = "confidence", fall: float = -1.0, **ot
         },
         "steps": {"unguarded": 30, "guarded": 8},
         "stopped": {"unguarded": "done", "guarded": "kl_budget"},
-        "decisions": {"unguarded": decision, "guarded": decision},
-        "remedy": {"text": "fresh judgments"},
+        "decisions": {"unguarded": decision, "guarded": decision, "mended": promoted},
+        "remedy": {
+            "text": "fresh judgments",
+            "accuracy": {"in_use_on_held_out": 0.41, "retrained_on_held_out": 0.62},
+        },
         "live": "mended",
         "peak_step": 5,
         "kl": {"peak": 1.0, "unguarded": 9.0, "guarded": 1.9},
@@ -85,6 +88,9 @@ def test_seeds_that_differ_widen_the_interval_as_student_does() -> None:
 
 def test_a_row_as_expected_says_so() -> None:
     found = columns([row(1), row(2)])
+    assert found["cells"]["after"].endswith(
+        "reward model on new pairs: 0.41, retrained 0.62; gate on mended: promote 2/2 (win rate 61 %)"
+    )
     assert all(found["checks"].values())
     assert found["cells"]["unguarded"].startswith("yes: -1.00")
     assert "confident_phrase -0.80, abstention -0.20" in found["cells"]["unguarded"]

@@ -140,12 +140,13 @@ def _fell_most(rows: Sequence[Record]) -> list[tuple[str, float]]:
 
 
 def _failure(rows: Sequence[Record], scenario: Scenario, fall: Pooled, rise: Pooled) -> str:
-    way = " to ".join(f"{_mean(rows, 'concerned', 'true_utility', each):.2f}" for each in ("sft", "peak", "unguarded"))
+    sft, peak, end = (_mean(rows, "concerned", "true_utility", each) for each in ("sft", "peak", "unguarded"))
     where = f" on {scenario.concerned_kind} prompts" if scenario.concerned_kind else ""
     verdict = "yes" if fall.falls and rise.rises else "no"
     parts = ", ".join(f"{name} {value:+.2f}" for name, value in _fell_most(rows)) or "no part by 0.05"
     kl = _range([row["kl"]["unguarded"] for row in rows])
-    return f"{verdict}: {fall.text}{where} ({way}); proxy {rise.text}; KL {kl}; fell: {parts}"
+    levels = f"SFT {sft:.2f}, peak {peak:.2f}, end {end:.2f}"
+    return f"{verdict}: {fall.text}{where}; {levels}; proxy {rise.text}; KL {kl}; fell: {parts}"
 
 
 def _audit(rows: Sequence[Record], scenario: Scenario) -> str:
@@ -175,17 +176,32 @@ def _guard(rows: Sequence[Record]) -> str:
     ended = Counter(row["stopped"]["guarded"] for row in rows)
     stops = ", ".join(f"{name} {_of(count, rows)}" for name, count in ended.items())
     kl = _range([row["kl"]["guarded"] for row in rows])
-    told = []
-    for name in ("unguarded", "guarded"):
-        verdicts = Counter(row["decisions"][name]["verdict"] for row in rows)
-        rates = _range([row["decisions"][name]["win_rate"] for row in rows], digits=0)
-        told.append(f"{name}: {', '.join(f'{v} {_of(c, rows)}' for v, c in verdicts.items())} (win rate {rates} %)")
-    return f"ended: {stops} at KL {kl}; gate on {'; on '.join(told)}"
+    told = "; on ".join(f"{name}: {_decided(rows, name)}" for name in ("unguarded", "guarded"))
+    return f"ended: {stops} at KL {kl}; gate on {told}"
+
+
+def _decided(rows: Sequence[Record], name: str) -> str:
+    """What the gate said of a candidate, and what share the panel gave it against what was live."""
+    decisions = [row["decisions"][name] for row in rows if name in row["decisions"]]
+    verdicts = Counter(each["verdict"] for each in decisions)
+    rates = _range([each["win_rate"] for each in decisions], digits=0)
+    return (
+        f"{', '.join(f'{verdict} {_of(count, decisions)}' for verdict, count in verdicts.items())} (win rate {rates} %)"
+    )
 
 
 def _after(rows: Sequence[Record], gain: Pooled, gain_all: Pooled, scenario: Scenario) -> str:
     live = ", ".join(f"{name} {_of(count, rows)}" for name, count in Counter(row["live"] for row in rows).items())
     remedies = "; ".join(f"{name} {_of(count, rows)}" for name, count in _texts(rows).items())
+    mended = [row for row in rows if "mended" in row["decisions"]]
+    if mended:
+        before, after = (
+            _range([row["remedy"]["accuracy"][name] for row in mended], digits=2)
+            for name in ("in_use_on_held_out", "retrained_on_held_out")
+        )
+        remedies += (
+            f"; reward model on new pairs: {before}, retrained {after}; gate on mended: {_decided(mended, 'mended')}"
+        )
     shown = "yes" if gain.rises else "no"
     where = f" on {scenario.concerned_kind} prompts, {gain_all.text} on all" if scenario.concerned_kind else ""
     return f"{shown}: live - SFT {gain.text}{where}; live: {live}; remedy: {remedies}"
