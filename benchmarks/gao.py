@@ -1,0 +1,154 @@
+"""`python -m benchmarks.gao`: the curves of Gao et al. (2022) in the simulated world, where gold is the truth.
+
+One SFT policy a seed; honest annotators, noisy and without a bias; reward models of three widths and of three numbers
+of pairs. Each is optimised in two ways: best-of-n from one pool of answers, and RLOO that nothing holds back. Gold is
+true utility on prompts that nothing was trained on. Both laws are fitted to every curve.
+
+Differences from the paper: gold is no reward model but the world's own utility, labels are noisy votes rather than
+gold's, the optimiser is RLOO rather than PPO, and the start of a run's curve is fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.gao_curves import Curve, Findings, Interval, agreement, best_of_n, findings, of_run, spread
+from benchmarks.gao_figures import write_pages
+from benchmarks.gao_runs import POLICY, QUICK, Plan, Size, num_weights, optimised, pool_of, proxies_of, sizes_of, start
+from benchmarks.options import options, publish, table
+from prefloop.console import say
+from prefloop.recipes.stages import Bench
+
+
+@dataclass(frozen=True)
+class Model:
+    """A reward model, and what became of optimising it."""
+
+    size: Size
+    num_weights: int
+    agreement: float
+    """Share of pairs of pool answers that it orders as gold does."""
+    curves: dict[str, Curve]
+    findings: dict[str, Findings]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command line."""
+    flags = options("gao", words, seeds=(1,))
+    plan = QUICK if flags.quick else Plan()
+    found = {seed: run(start(flags.out / "gao", seed, plan, quick=flags.quick), plan) for seed in flags.seeds}
+    pages = write_pages(
+        flags.out / "gao", {seed: {each.size: each.curves for each in models} for seed, models in found.items()}
+    )
+    tables = [
+        f"seed {seed}, {name}\n\n{text}" for seed, models in found.items() for name, text in tables_of(models).items()
+    ]
+    answer = {
+        "plan": plan,
+        "policy": POLICY,
+        "seeds": {seed: [as_answer(model) for model in models] for seed, models in found.items()},
+    }
+    publish(flags, answer, [*tables, f"plots: {', '.join(map(str, pages))}"])
+
+
+def run(bench: Bench, plan: Plan) -> list[Model]:
+    """Every reward model of a seed."""
+    pool = pool_of(bench, plan)
+    models = []
+    for size in sizes_of(plan):
+        proxy = proxies_of(bench, size, pool)
+        units = {"gold_unit": spread(pool.gold), "proxy_unit": spread(proxy)}
+        curves = {"best_of_n": best_of_n(proxy, pool.gold), "rl": of_run(optimised(bench, size, plan), **units)}
+        models.append(
+            Model(
+                size,
+                num_weights(bench, size),
+                agreement(proxy, pool.gold),
+                curves,
+                {way: findings(curve) for way, curve in curves.items()},
+            )
+        )
+        say(f"seed {bench.config.seed}, {size.name}: done")
+    return models
+
+
+def as_answer(model: Model) -> dict[str, Any]:
+    """A model as the JSON has it: mean curves and findings."""
+    return {
+        "size": model.size,
+        "num_weights": model.num_weights,
+        "agreement": model.agreement,
+        "curves": {
+            way: {
+                "places": curve.places,
+                "kl": curve.kl.tolist(),
+                "gold": curve.gold.mean(axis=0).tolist(),
+                "proxy": curve.proxy.mean(axis=0).tolist(),
+            }
+            for way, curve in model.curves.items()
+        },
+        "findings": model.findings,
+    }
+
+
+def tables_of(models: Sequence[Model]) -> dict[str, str]:
+    """The tables of a seed, by title."""
+    return {
+        "reward models": table(
+            ["width", "pairs", "weights", "agreement with gold"],
+            [
+                [
+                    str(each.size.width),
+                    str(each.size.num_pairs),
+                    f"{each.num_weights:,}",
+                    f"{100 * each.agreement:.1f} %",
+                ]
+                for each in models
+            ],
+        ),
+        "best-of-n": curves_table(models, "best_of_n", "n"),
+        "RL": curves_table(models, "rl", "step"),
+    }
+
+
+def curves_table(models: Sequence[Model], way: str, place: str) -> str:
+    """A line for each reward model: the way's own law, R squared of the other, peak and drop."""
+    header = ["width", "pairs", "alpha", "beta", "R²", "R² of the other law", "peak of the law, nats", "gold there"]
+    header += [f"highest gold (KL, {place})", "gold at the end (KL)", "proxy at the end", "drop"]
+    return table(header, [_line(model, model.findings[way], way) for model in models])
+
+
+def _line(model: Model, found: Findings, way: str) -> list[str]:
+    laws: Mapping[str, Any] = found.laws
+    law, other = laws.get(way), laws.get("rl" if way == "best_of_n" else "best_of_n")
+    cells = ["-"] * 6
+    if law is not None and other is not None:
+        cells = [
+            f"{law.alpha:.2f} {interval(law.alpha_interval)}",
+            f"{law.beta:.3f} {interval(law.beta_interval, digits=3)}",
+            f"{law.r_squared:.3f}",
+            f"{other.r_squared:.3f}",
+            f"{'none' if law.peak_kl is None else f'{law.peak_kl:.2f}'} {interval(law.peak_interval)}",
+            "-" if law.peak_gold is None else f"{law.peak_gold:.2f}",
+        ]
+    drop = found.drop
+    bounds = found.drop_interval
+    return [
+        *(str(model.size.width), str(model.size.num_pairs), *cells),
+        f"{found.highest_gold:.2f} ({found.highest_kl:.2f}, {found.highest_at})",
+        f"{found.last_gold:.2f} ({found.last_kl:.2f})",
+        f"{found.last_proxy:.2f}",
+        "-" if drop is None or bounds is None else f"{drop:.2f} {interval(bounds)}",
+    ]
+
+
+def interval(bounds: Interval, *, digits: int = 2) -> str:
+    """`(0.10 to 0.20)`."""
+    low, high = (f"{bound:.{digits}f}" if abs(bound) < 1000 else "beyond" for bound in bounds)
+    return f"({low} to {high})"
+
+
+if __name__ == "__main__":
+    main()
