@@ -31,8 +31,8 @@ from prefloop.world.truth import utility
 
 Floats = NDArray[np.float64]
 
-POLICY = "--algorithm rloo --prompts-per-step 24 --optimizer.lr 5e-4 --kl-coef 0 --kl-budget none"
-"""Nothing holds the policy back: the curve is to be seen beyond its peak. Four responses to each of 24 prompts."""
+POLICY = "--algorithm rloo --optimizer.lr 5e-4 --kl-coef 0 --kl-budget none"
+"""Nothing holds the policy back: the curve is to be seen beyond its peak."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,22 @@ class Plan:
     num_samples: int = 500
     """Answers to each prompt of the pool: best-of-n goes to a tenth."""
     num_eval_prompts: int = 400
+    prompts_per_step: int = 24
+    """Four responses each."""
     num_steps: int = 64
     checkpoint_every: int = 4
 
 
 QUICK = Plan(
-    widths=(16, 24, 32),
-    num_pairs=(20, 40, 60),
-    num_comparisons=100,
+    widths=(16, 24),
+    num_pairs=(20, 40),
+    num_comparisons=80,
     reward_epochs=1,
     num_pool_prompts=8,
     num_samples=2 * SAMPLES_PER_N,
     num_eval_prompts=16,
-    num_steps=3,
+    prompts_per_step=2,
+    num_steps=2,
     checkpoint_every=1,
 )
 
@@ -208,8 +211,9 @@ def proxies_of(bench: Bench, size: Size, pool: Pool) -> Floats:
 def optimised(bench: Bench, size: Size, plan: Plan) -> dict[int, Measured]:
     """The policy run against a reward model: {step: measured}, step 0 the SFT policy."""
     name = f"rl-{size.name}"
-    kept = f"--num-steps {plan.num_steps} --checkpoint-every {plan.checkpoint_every} --keep-checkpoints 10000"
-    train_policy(bench, name, size.name, f"{POLICY} {kept}")
+    length = f"--prompts-per-step {plan.prompts_per_step} --num-steps {plan.num_steps}"
+    kept = f"--checkpoint-every {plan.checkpoint_every} --keep-checkpoints 10000"
+    train_policy(bench, name, size.name, f"{POLICY} {length} {kept}")
     steps = [step_of(each) for each in checkpoints(bench.stage(name) / "checkpoints")]
     say(f"{name}: {len(steps)} checkpoints")
     return {step: measured(bench, name, size.name, step=step) for step in steps if step % plan.checkpoint_every == 0}
