@@ -10,16 +10,29 @@ gold's, the optimiser is RLOO rather than PPO, and the start of a run's curve is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.gao_curves import Curve, Findings, Interval, agreement, best_of_n, findings, of_run, spread
+from benchmarks.gao_curves import (
+    PROXY_GAIN,
+    Curve,
+    Findings,
+    Fitted,
+    Interval,
+    Way,
+    agreement,
+    best_of_n,
+    findings,
+    of_run,
+    spread,
+)
 from benchmarks.gao_figures import write_pages
 from benchmarks.gao_runs import POLICY, QUICK, Plan, Size, num_weights, optimised, pool_of, proxies_of, sizes_of, start
 from benchmarks.options import options, publish, table
 from prefloop.console import say
 from prefloop.recipes.stages import Bench
+from prefloop.statistics.overoptimization import Law
 
 
 @dataclass(frozen=True)
@@ -108,45 +121,62 @@ def tables_of(models: Sequence[Model]) -> dict[str, str]:
                 for each in models
             ],
         ),
-        "best-of-n": curves_table(models, "best_of_n", "n"),
-        "RL": curves_table(models, "rl", "step"),
+        "best-of-n, laws": laws_table(models, "best_of_n", "rl"),
+        "best-of-n, gold": gold_table(models, "best_of_n", "n"),
+        "RL, laws": laws_table(models, "rl", "best_of_n"),
+        "RL, gold": gold_table(models, "rl", "step"),
     }
 
 
-def curves_table(models: Sequence[Model], way: str, place: str) -> str:
-    """A line for each reward model: the way's own law, R squared of the other, peak and drop."""
+def laws_table(models: Sequence[Model], way: Law, other: Law) -> str:
+    """A line for each reward model: the way's own law, and R squared of the other."""
     header = ["width", "pairs", "alpha", "beta", "R²", "R² of the other law", "peak of the law, nats", "gold there"]
-    header += [f"highest gold (KL, {place})", "gold at the end (KL)", "proxy at the end", "drop"]
-    return table(header, [_line(model, model.findings[way], way) for model in models])
+    rows = []
+    for model in models:
+        laws = model.findings[way].laws
+        cells = _law_cells(laws[way], laws[other]) if way in laws and other in laws else ["-"] * 6
+        rows.append([str(model.size.width), str(model.size.num_pairs), *cells])
+    return table(header, rows)
 
 
-def _line(model: Model, found: Findings, way: str) -> list[str]:
-    laws: Mapping[str, Any] = found.laws
-    law, other = laws.get(way), laws.get("rl" if way == "best_of_n" else "best_of_n")
-    cells = ["-"] * 6
-    if law is not None and other is not None:
-        cells = [
-            f"{law.alpha:.2f} {interval(law.alpha_interval)}",
-            f"{law.beta:.3f} {interval(law.beta_interval, digits=3)}",
-            f"{law.r_squared:.3f}",
-            f"{other.r_squared:.3f}",
-            f"{'none' if law.peak_kl is None else f'{law.peak_kl:.2f}'} {interval(law.peak_interval)}",
-            "-" if law.peak_gold is None else f"{law.peak_gold:.2f}",
-        ]
-    drop = found.drop
-    bounds = found.drop_interval
+def _law_cells(law: Fitted, other: Fitted) -> list[str]:
     return [
-        *(str(model.size.width), str(model.size.num_pairs), *cells),
-        f"{found.highest_gold:.2f} ({found.highest_kl:.2f}, {found.highest_at})",
-        f"{found.last_gold:.2f} ({found.last_kl:.2f})",
-        f"{found.last_proxy:.2f}",
-        "-" if drop is None or bounds is None else f"{drop:.2f} {interval(bounds)}",
+        f"{law.alpha:.2f} {interval(law.alpha_interval)}",
+        f"{law.beta:.2f} {interval(law.beta_interval)}",
+        f"{law.r_squared:.3f}",
+        f"{other.r_squared:.3f}",
+        f"{'none' if law.peak_kl is None else f'{law.peak_kl:.2f}'} {interval(law.peak_interval)}",
+        "-" if law.peak_gold is None else f"{law.peak_gold:.2f}",
     ]
 
 
-def interval(bounds: Interval, *, digits: int = 2) -> str:
-    """`(0.10 to 0.20)`."""
-    low, high = (f"{bound:.{digits}f}" if abs(bound) < 1000 else "beyond" for bound in bounds)
+def gold_table(models: Sequence[Model], way: Way, place: str) -> str:
+    """A line for each reward model: where gold was highest, where it ended, and whether it fell."""
+    header = ["width", "pairs", f"highest gold (KL, {place})", "gold at the end (KL)", "proxy at the end", "drop"]
+    header.append(f"gold at a proxy of {PROXY_GAIN:g} (KL)")
+    rows = []
+    for model in models:
+        found = model.findings[way]
+        drop = "-"
+        if found.drop is not None and found.drop_interval is not None:
+            drop = f"{found.drop:.2f} {interval(found.drop_interval)}"
+        rows.append(
+            [
+                str(model.size.width),
+                str(model.size.num_pairs),
+                f"{found.highest_gold:.2f} ({found.highest_kl:.2f}, {found.highest_at})",
+                f"{found.last_gold:.2f} ({found.last_kl:.2f})",
+                f"{found.last_proxy:.2f}",
+                drop,
+                "-" if found.at_proxy is None else f"{found.at_proxy[1]:.2f} ({found.at_proxy[0]:.2f})",
+            ]
+        )
+    return table(header, rows)
+
+
+def interval(bounds: Interval) -> str:
+    """`(0.10 to 0.20)`; a bound that no KL of use reaches is "beyond"."""
+    low, high = (f"{bound:.2f}" if abs(bound) < 1000 else "beyond" for bound in bounds)
     return f"({low} to {high})"
 
 

@@ -24,6 +24,8 @@ Way = Literal["best_of_n", "rl"]
 Interval = tuple[float, float]
 
 NUM_RESAMPLES = 1000
+PROXY_GAIN = 1.0
+"""Standard deviations of proxy at which the two ways are compared: the same optimisation, whatever KL it costs."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Findings:
     last_kl: float
     last_gold: float
     last_proxy: float
+    at_proxy: tuple[float, float] | None
+    """KL and gold where the proxy has gained `PROXY_GAIN`; None where it never does."""
     drop: float | None
     """Gold at the end minus gold at the peak; the peak is chosen on other prompts than it is measured on."""
     drop_interval: Interval | None
@@ -128,9 +132,22 @@ def findings(curve: Curve, *, seed: int = 0) -> Findings:
         last_kl=float(curve.kl[-1]),
         last_gold=float(mean[-1]),
         last_proxy=float(curve.proxy[:, -1].mean()),
+        at_proxy=at_proxy(curve, PROXY_GAIN),
         drop=None if drop is None else drop.value,
         drop_interval=None if drop is None else drop.interval,
     )
+
+
+def at_proxy(curve: Curve, gain: float) -> tuple[float, float] | None:
+    """KL and gold of the mean curve where its proxy first reaches a gain, on the straight line between two points."""
+    proxy, gold = curve.proxy.mean(axis=0), curve.gold.mean(axis=0)
+    beyond = np.flatnonzero(proxy >= gain)
+    if not len(beyond) or beyond[0] == 0:
+        return None
+    after = int(beyond[0])
+    share = (gain - proxy[after - 1]) / (proxy[after] - proxy[after - 1])
+    kl, worth = (float(values[after - 1] + share * (values[after] - values[after - 1])) for values in (curve.kl, gold))
+    return kl, worth
 
 
 def fitted(curve: Curve, law: Law, *, seed: int = 0) -> Fitted | None:

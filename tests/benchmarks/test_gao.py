@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.gao_curves import Curve, agreement, best_of_n, findings, fitted, law_at, of_run, spread
+from benchmarks.gao_curves import Curve, agreement, at_proxy, best_of_n, findings, fitted, law_at, of_run, spread
 from benchmarks.gao_figures import families
 from benchmarks.gao_runs import Plan, sizes_of
 
@@ -95,6 +95,13 @@ def test_a_run_is_in_standard_deviations_of_its_start() -> None:
     assert found.places == [0, 8] and list(found.kl) == [0.0, 2.5]
     assert found.gold.mean(axis=0) == pytest.approx([0, 2])
     assert found.proxy.mean(axis=0) == pytest.approx([0, 7])
+
+
+def test_gold_where_the_proxy_has_gained_one() -> None:
+    proxy, gold = np.array([[0.0, 0.5, 1.5, 3.0]]), np.array([[0.0, 0.2, 0.6, 0.1]])
+    known = Curve("rl", [0, 1, 2, 3], np.array([0.0, 1.0, 3.0, 9.0]), gold, proxy)
+    assert at_proxy(known, 1.0) == pytest.approx((2.0, 0.4))
+    assert at_proxy(known, 4.0) is None
 
 
 def test_a_tiny_run_and_that_it_is_not_done_twice(
