@@ -1,11 +1,11 @@
 """`python -m benchmarks.gao`: the curves of Gao et al. (2022) in the simulated world, where gold is the truth.
 
 One SFT policy a seed; honest annotators, noisy and without a bias; reward models of three widths and of three numbers
-of pairs. Each is optimised in two ways: best-of-n from one pool of answers, and RLOO that nothing holds back. Gold is
-true utility on prompts that nothing was trained on. Both laws are fitted to every curve.
+of pairs, several of each. They are optimised in two ways: best-of-n from one pool of answers, and RLOO that nothing
+holds back. Gold is true utility on prompts that nothing was trained on. Both laws are fitted to every curve.
 
 Differences from the paper: gold is no reward model but the world's own utility, labels are noisy votes rather than
-gold's, the optimiser is RLOO rather than PPO, and the start of a run's curve is fitted.
+gold's, the optimiser is RLOO rather than PPO, and laws are fitted up to 10 nats.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from benchmarks.options import options, publish, table
 from prefloop.console import say
 from prefloop.recipes.stages import Bench
 from prefloop.statistics.overoptimization import Law
+
+SIZE = ("width", "pairs", "model")
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,10 @@ def run(bench: Bench, plan: Plan) -> list[Model]:
     models = []
     for size in sizes_of(plan):
         proxy = proxies_of(bench, size, pool)
-        units = {"gold_unit": spread(pool.gold), "proxy_unit": spread(proxy)}
-        curves = {"best_of_n": best_of_n(proxy, pool.gold), "rl": of_run(optimised(bench, size, plan), **units)}
+        curves = {"best_of_n": best_of_n(proxy, pool.gold)}
+        if not size.repeat:
+            points = optimised(bench, size, plan)
+            curves["rl"] = of_run(points, gold_unit=spread(pool.gold), proxy_unit=spread(proxy))
         models.append(
             Model(
                 size,
@@ -110,11 +114,10 @@ def tables_of(models: Sequence[Model]) -> dict[str, str]:
     """The tables of a seed, by title."""
     return {
         "reward models": table(
-            ["width", "pairs", "weights", "agreement with gold"],
+            [*SIZE, "weights", "agreement with gold"],
             [
                 [
-                    str(each.size.width),
-                    str(each.size.num_pairs),
+                    *size_cells(each),
                     f"{each.num_weights:,}",
                     f"{100 * each.agreement:.1f} %",
                 ]
@@ -128,14 +131,19 @@ def tables_of(models: Sequence[Model]) -> dict[str, str]:
     }
 
 
+def size_cells(model: Model) -> list[str]:
+    """Which reward model a line is about."""
+    return [str(model.size.width), str(model.size.num_pairs), str(model.size.repeat + 1)]
+
+
 def laws_table(models: Sequence[Model], way: Law, other: Law) -> str:
     """A line for each reward model: the way's own law, and R squared of the other."""
-    header = ["width", "pairs", "alpha", "beta", "R²", "R² of the other law", "peak of the law, nats", "gold there"]
+    header = [*SIZE, "alpha", "beta", "R²", "R² of the other law", "peak of the law, nats", "gold there"]
     rows = []
-    for model in models:
+    for model in (each for each in models if way in each.findings):
         laws = model.findings[way].laws
         cells = _law_cells(laws[way], laws[other]) if way in laws and other in laws else ["-"] * 6
-        rows.append([str(model.size.width), str(model.size.num_pairs), *cells])
+        rows.append([*size_cells(model), *cells])
     return table(header, rows)
 
 
@@ -152,20 +160,20 @@ def _law_cells(law: Fitted, other: Fitted) -> list[str]:
 
 def gold_table(models: Sequence[Model], way: Way, place: str) -> str:
     """A line for each reward model: where gold was highest, where it ended, and whether it fell."""
-    header = ["width", "pairs", f"highest gold (KL, {place})", "gold at the end (KL)", "proxy at the end", "drop"]
-    header.append(f"gold at a proxy of {PROXY_GAIN:g} (KL)")
+    header = [*SIZE, f"highest gold (KL, {place})", "gold at the end (KL; the law says)"]
+    header += ["proxy at the end", "drop", f"gold at a proxy of {PROXY_GAIN:g} (KL)"]
     rows = []
-    for model in models:
+    for model in (each for each in models if way in each.findings):
         found = model.findings[way]
+        law = found.laws.get(way)
         drop = "-"
         if found.drop is not None and found.drop_interval is not None:
             drop = f"{found.drop:.2f} {interval(found.drop_interval)}"
         rows.append(
             [
-                str(model.size.width),
-                str(model.size.num_pairs),
+                *size_cells(model),
                 f"{found.highest_gold:.2f} ({found.highest_kl:.2f}, {found.highest_at})",
-                f"{found.last_gold:.2f} ({found.last_kl:.2f})",
+                f"{found.last_gold:.2f} ({found.last_kl:.2f}; {f'{law.at_end:.2f}' if law else '-'})",
                 f"{found.last_proxy:.2f}",
                 drop,
                 "-" if found.at_proxy is None else f"{found.at_proxy[1]:.2f} ({found.at_proxy[0]:.2f})",

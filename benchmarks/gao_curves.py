@@ -24,6 +24,9 @@ Way = Literal["best_of_n", "rl"]
 Interval = tuple[float, float]
 
 NUM_RESAMPLES = 1000
+FIT_KL = 10.0
+"""Nats up to which points are fitted. A run that nothing holds back ends in one repeated phrase, hundreds of nats away:
+left in, those few points would decide alone, and the law would say nothing of where the peak is."""
 PROXY_GAIN = 1.0
 """Standard deviations of proxy at which the two ways are compared: the same optimisation, whatever KL it costs."""
 
@@ -58,8 +61,8 @@ class Fitted:
     """Infinite where resamples of the prompts rise for ever."""
     peak_gold: float | None
     """The gain there."""
-    start: float
-    """The gain at KL 0: 0 for best-of-n, fitted for a run, whose start is as noisy as any of its points."""
+    at_end: float
+    """The gain that it foretells for the last point, which may lie far beyond the points that it was fitted to."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Findings:
     """What a curve says."""
 
     laws: dict[Law, Fitted]
-    """Both laws; the curve's own has the name of its way."""
+    """Both laws, fitted up to `FIT_KL`; the curve's own has the name of its way."""
     highest_at: int
     """The place with the highest mean gold."""
     highest_kl: float
@@ -151,15 +154,14 @@ def at_proxy(curve: Curve, gain: float) -> tuple[float, float] | None:
 
 
 def fitted(curve: Curve, law: Law, *, seed: int = 0) -> Fitted | None:
-    """A law on the mean curve, with intervals over prompts. None where there are too few points."""
-    start = 0.0 if curve.way == "best_of_n" else None
-    fit = fit_law(curve.kl, curve.gold.mean(axis=0), law, start=start)
+    """A law on the mean curve up to `FIT_KL`, with intervals over prompts. None where there are too few points."""
+    near = curve.kl <= FIT_KL
+    kl, gold = curve.kl[near], curve.gold[:, near]
+    fit = fit_law(kl, gold.mean(axis=0), law, start=0.0)
     if fit is None:
         return None
-    drawn = bootstrap_curves(curve.gold, num_resamples=NUM_RESAMPLES, seed=seed)
-    if start is not None:
-        drawn = drawn - drawn[:, :1]
-    again = [each for row in drawn if (each := fit_law(curve.kl, row, law, start=start)) is not None]
+    drawn = bootstrap_curves(gold, num_resamples=NUM_RESAMPLES, seed=seed)
+    again = [each for row in drawn if (each := fit_law(kl, row - row[0], law, start=0.0)) is not None]
     return Fitted(
         alpha=fit.alpha,
         alpha_interval=_interval([each.alpha for each in again]),
@@ -169,7 +171,7 @@ def fitted(curve: Curve, law: Law, *, seed: int = 0) -> Fitted | None:
         peak_kl=fit.peak_kl,
         peak_interval=_interval([math.inf if each.peak_kl is None else each.peak_kl for each in again]),
         peak_gold=peak_gold(fit),
-        start=fit.start,
+        at_end=law_at(law, fit.alpha, fit.beta, float(curve.kl[-1])),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gao_curves import Curve, Way, findings, law_at
+from benchmarks.gao_curves import FIT_KL, Curve, Way, findings, law_at
 from benchmarks.gao_runs import Size
 from prefloop.report.figures import PALETTE, Figure, Line, curves, drift, kl_ticks
 from prefloop.report.page import PageSection, Plot, Plots, render_page
@@ -39,7 +39,7 @@ def write_pages(out: Path, seeds: Mapping[int, Curves]) -> list[Path]:
 
 def plots(found: Curves, way: Way) -> list[Plot]:
     """Gold by width and by number of pairs, then the proxy likewise."""
-    widths, numbers = families(list(found))
+    widths, numbers = families([size for size in found if not size.repeat])
     by_width = {f"width {size.width}": found[size][way] for size in widths}
     by_number = {f"{size.num_pairs} pairs": found[size][way] for size in numbers}
     at_width, at_number = f"{widths[0].num_pairs} pairs", f"width {numbers[0].width}"
@@ -67,8 +67,8 @@ def gold_figure(named: Mapping[str, Curve]) -> Figure:
     for curve, color in zip(named.values(), PALETTE, strict=False):
         law = findings(curve).laws.get(curve.way)
         if law is not None:
-            roots = np.linspace(0, drift(curve.kl.max()), 100)
-            heights = [law.start + law_at(curve.way, law.alpha, law.beta, root**2) for root in roots]
+            roots = np.linspace(0, drift(min(FIT_KL, curve.kl.max())), 100)
+            heights = [law_at(curve.way, law.alpha, law.beta, root**2) for root in roots]
             figure["data"].append(_dashes(list(roots), heights, color))
     return figure
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,7 @@ from prefloop.train.config import OptimizerConfig, RewardConfig, SFTConfig
 from prefloop.world.truth import utility
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 
 POLICY = "--algorithm rloo --optimizer.lr 5e-4 --kl-coef 0 --kl-budget none"
 """Nothing holds the policy back: the curve is to be seen beyond its peak."""
@@ -45,6 +48,8 @@ class Plan:
     """Pairs that they are trained on. The middle number is for every width."""
     num_comparisons: int = 5500
     """Comparisons that are judged; ties and equal answers make no pair."""
+    num_repeats: int = 3
+    """Reward models of each size, with other pairs and another seed; policy runs are against the first alone."""
     reward_epochs: int = 2
     num_pool_prompts: int = 96
     num_samples: int = 500
@@ -60,6 +65,7 @@ QUICK = Plan(
     widths=(16, 24),
     num_pairs=(20, 40),
     num_comparisons=80,
+    num_repeats=1,
     reward_epochs=1,
     num_pool_prompts=8,
     num_samples=2 * SAMPLES_PER_N,
@@ -76,19 +82,28 @@ class Size:
 
     width: int
     num_pairs: int
+    repeat: int = 0
 
     @property
     def name(self) -> str:
         """As its stages are called."""
-        return f"w{self.width}-n{self.num_pairs}"
+        return f"w{self.width}-n{self.num_pairs}{self._again}"
+
+    @property
+    def pairs(self) -> str:
+        """As its data file is called. Models that differ in width alone share it."""
+        return f"pairs-{self.num_pairs}{self._again}"
+
+    @property
+    def _again(self) -> str:
+        return f"-r{self.repeat}" if self.repeat else ""
 
 
 def sizes_of(plan: Plan) -> list[Size]:
     """The cross of the plan: every width at the middle number of pairs, every number of pairs at the middle width."""
     width, number = plan.widths[len(plan.widths) // 2], plan.num_pairs[len(plan.num_pairs) // 2]
-    return list(
-        dict.fromkeys([*(Size(each, number) for each in plan.widths), *(Size(width, n) for n in plan.num_pairs)])
-    )
+    cross = dict.fromkeys([(each, number) for each in plan.widths] + [(width, each) for each in plan.num_pairs])
+    return [Size(*each, repeat) for each in cross for repeat in range(plan.num_repeats)]
 
 
 def start(out: Path, seed: int, plan: Plan, *, quick: bool) -> Bench:
@@ -98,14 +113,20 @@ def start(out: Path, seed: int, plan: Plan, *, quick: bool) -> Bench:
     bench = dataclasses.replace(bench, config=bench.config.model_copy(update=more))
     if not bench.data("pairs-honest").exists():
         write_pairs(bench, "honest")
-    lines = bench.data("pairs-honest").read_text(encoding="utf-8").splitlines()
-    assert len(lines) >= max(plan.num_pairs), f"{len(lines)} pairs"
-    for number in plan.num_pairs:
-        if not bench.data(f"pairs-{number}").exists():
-            write_rows(bench.data(f"pairs-{number}"), map(json.loads, lines[:number]))
+    rows = [json.loads(line) for line in bench.data("pairs-honest").read_text(encoding="utf-8").splitlines()]
     for size in sizes_of(plan):
+        pairs = bench.data(size.pairs)
+        if not pairs.exists():
+            write_rows(pairs, drawn(rows, size, seed=seed))
         train_reward(bench, size, plan)
     return bench
+
+
+def drawn(rows: Sequence[T], size: Size, *, seed: int) -> list[T]:
+    """The pairs of a reward model: those of the first repeat are nested, the others are drawn anew."""
+    assert len(rows) >= size.num_pairs, f"{len(rows)} pairs"
+    order = np.random.default_rng([seed, size.repeat]).permutation(len(rows)) if size.repeat else np.arange(len(rows))
+    return [rows[place] for place in order[: size.num_pairs]]
 
 
 def train_reward(bench: Bench, size: Size, plan: Plan) -> None:
@@ -114,25 +135,13 @@ def train_reward(bench: Bench, size: Size, plan: Plan) -> None:
     trunk = bench.stage("sft")
     if size.width != config.scratch.hidden_size:
         trunk = bench.stage(f"sft-w{size.width}")
-        sft.train(
-            SFTConfig(
-                data=(str(bench.data("demonstrations")),),
-                out=str(trunk),
-                seed=config.seed,
-                token_budget=config.token_budget,
-                scratch=config.scratch.model_copy(update={"hidden_size": size.width}),
-                num_epochs=config.sft_epochs,
-                batch_size=32,
-                eval_every=250,
-                optimizer=config.sft_optimizer,
-            )
-        )
+        train_trunk(bench, size.width, trunk)
     reward.train(
         RewardConfig(
             model=str(trunk),
-            data=(str(bench.data(f"pairs-{size.num_pairs}")),),
+            data=(str(bench.data(size.pairs)),),
             out=str(bench.stage(f"reward-{size.name}")),
-            seed=config.seed,
+            seed=config.seed + 1000 * size.repeat,
             token_budget=config.token_budget,
             num_epochs=plan.reward_epochs,
             batch_size=32,
@@ -140,6 +149,24 @@ def train_reward(bench: Bench, size: Size, plan: Plan) -> None:
             optimizer=OptimizerConfig(lr=1e-3),
         ),
         look_up_audits=False,
+    )
+
+
+def train_trunk(bench: Bench, width: int, out: Path) -> None:
+    """Supervised fine-tuning from scratch of a model of another width."""
+    config = bench.config
+    sft.train(
+        SFTConfig(
+            data=(str(bench.data("demonstrations")),),
+            out=str(out),
+            seed=config.seed,
+            token_budget=config.token_budget,
+            scratch=config.scratch.model_copy(update={"hidden_size": width}),
+            num_epochs=config.sft_epochs,
+            batch_size=32,
+            eval_every=250,
+            optimizer=config.sft_optimizer,
+        )
     )
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from benchmarks.gao_curves import Curve, agreement, at_proxy, best_of_n, findings, fitted, law_at, of_run, spread
 from benchmarks.gao_figures import families
-from benchmarks.gao_runs import Plan, sizes_of
+from benchmarks.gao_runs import Plan, Size, drawn, sizes_of
 
 from benchmarks import gao, gao_runs
 from prefloop.recipes.measure import Measured
 
-KL = np.linspace(0, 16, 17)
+# The last two points are beyond what is fitted.
+KL = np.append(np.linspace(0, 9.9, 40), [16.0, 100.0])
 
 
 def curve(way: str, alpha: float, beta: float, *, noise: float = 0.0) -> Curve:
@@ -26,11 +27,20 @@ def curve(way: str, alpha: float, beta: float, *, noise: float = 0.0) -> Curve:
 
 
 def test_the_cross_has_the_middle_once() -> None:
-    sizes = sizes_of(Plan())
+    sizes = sizes_of(Plan(num_repeats=1))
     assert [size.name for size in sizes] == ["w32-n1000", "w64-n1000", "w128-n1000", "w64-n250", "w64-n4000"]
     widths, numbers = families(sizes)
     assert [size.width for size in widths] == [32, 64, 128]
     assert [size.num_pairs for size in numbers] == [250, 1000, 4000]
+    assert len({size.name for size in sizes_of(Plan(num_repeats=3))}) == 15
+
+
+def test_the_first_models_have_nested_pairs_and_the_others_draw_their_own() -> None:
+    rows = list(range(100))
+    first, more = (drawn(rows, Size(32, number), seed=1) for number in (10, 40))
+    assert more[:10] == first == rows[:10]
+    again, other = (drawn(rows, Size(32, 40, repeat), seed=1) for repeat in (1, 2))
+    assert len(set(again)) == 40 and again not in (more, other)
 
 
 def test_spread_is_that_within_prompts() -> None:
@@ -80,10 +90,18 @@ def test_what_rises_for_ever_has_no_peak() -> None:
     assert found.peak_interval == (math.inf, math.inf)
 
 
+def test_points_far_away_do_not_count() -> None:
+    known = curve("rl", 2.0, 1.0)
+    collapsed = np.where(known.kl > 10, -100.0, known.gold)
+    found = fitted(Curve("rl", known.places, known.kl, collapsed, collapsed), "rl")
+    assert found is not None and (found.alpha, found.beta) == pytest.approx((2, 1))
+
+
 def test_a_curve_that_falls_is_told_from_one_that_rises() -> None:
     falls, rises = (findings(curve("best_of_n", 1.0, beta, noise=0.2)) for beta in (0.25, 0.0))
-    # 1 at the peak; d (1 - d / 4) is 0 at d = 4.
-    assert falls.drop == pytest.approx(-1, abs=0.15)
+    # 1 at the peak; d (1 - d / 4) is -15 at d = 10, and that law foretells it.
+    assert falls.drop == pytest.approx(-16, abs=0.15)
+    assert falls.laws["best_of_n"].at_end == pytest.approx(-15, abs=1)
     assert falls.drop_interval is not None and falls.drop_interval[1] < 0
     assert rises.drop_interval is not None and rises.drop_interval[1] >= 0
 
@@ -112,7 +130,7 @@ def test_a_tiny_run_and_that_it_is_not_done_twice(
     first = json.loads(capsys.readouterr().out)
     models = first["seeds"]["1"]
     assert [each["size"] for each in models] == [
-        {"width": width, "num_pairs": number} for width, number in ((16, 40), (24, 40), (24, 20))
+        {"width": width, "num_pairs": number, "repeat": 0} for width, number in ((16, 40), (24, 40), (24, 20))
     ]
     # Two layers of attention (4 w^2) and MLP (3 w x 3 w, or 2 2/3), so about 26 w^2 and a few norms.
     assert 20 < models[0]["num_weights"] / 16**2 < 30
