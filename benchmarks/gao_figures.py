@@ -38,17 +38,16 @@ def write_pages(out: Path, seeds: Mapping[int, Curves]) -> list[Path]:
 
 
 def plots(found: Curves, way: Way) -> list[Plot]:
-    """Gold by width and by number of pairs, then the proxy likewise."""
+    """By width and by number of pairs: gold with the laws, gold beyond them where there is any, and the proxy."""
     widths, numbers = families([size for size in found if not size.repeat])
-    by_width = {f"width {size.width}": found[size][way] for size in widths}
-    by_number = {f"{size.num_pairs} pairs": found[size][way] for size in numbers}
-    at_width, at_number = f"{widths[0].num_pairs} pairs", f"width {numbers[0].width}"
-    return [
-        Plot(gold_figure(by_width), f"Gold, {at_width}"),
-        Plot(gold_figure(by_number), f"Gold, {at_number}"),
-        Plot(proxy_figure(by_width), f"Proxy, {at_width}"),
-        Plot(proxy_figure(by_number), f"Proxy, {at_number}"),
-    ]
+    by = {
+        f"{widths[0].num_pairs} pairs": {f"width {size.width}": found[size][way] for size in widths},
+        f"width {numbers[0].width}": {f"{size.num_pairs} pairs": found[size][way] for size in numbers},
+    }
+    made = [Plot(gold_figure(named), f"Gold and its law, {which}") for which, named in by.items()]
+    if any(curve.kl.max() > FIT_KL for named in by.values() for curve in named.values()):
+        made += [Plot(figure_of(named, "gold"), f"Gold, the whole run, {which}") for which, named in by.items()]
+    return made + [Plot(figure_of(named, "proxy"), f"Proxy, {which}") for which, named in by.items()]
 
 
 def families(sizes: Sequence[Size]) -> tuple[list[Size], list[Size]]:
@@ -62,23 +61,29 @@ def families(sizes: Sequence[Size]) -> tuple[list[Size], list[Size]]:
 
 
 def gold_figure(named: Mapping[str, Curve]) -> Figure:
-    """Gold of several curves with their own laws."""
-    figure = _figure(named, "gold")
-    for curve, color in zip(named.values(), PALETTE, strict=False):
+    """Gold of several curves, as far as laws are fitted, with their own laws."""
+    near = {name: _up_to(curve, FIT_KL) for name, curve in named.items()}
+    figure = figure_of(near, "gold")
+    for trace in figure["data"]:
+        if "marker" in trace:
+            trace["mode"] = "markers"
+    for curve, color in zip(near.values(), PALETTE, strict=False):
         law = findings(curve).laws.get(curve.way)
         if law is not None:
-            roots = np.linspace(0, drift(min(FIT_KL, curve.kl.max())), 100)
+            roots = np.linspace(0, drift(curve.kl.max()), 100)
             heights = [law_at(curve.way, law.alpha, law.beta, root**2) for root in roots]
             figure["data"].append(_dashes(list(roots), heights, color))
     return figure
 
 
-def proxy_figure(named: Mapping[str, Curve]) -> Figure:
-    """The reward models' own gains."""
-    return _figure(named, "proxy")
+def _up_to(curve: Curve, kl: float) -> Curve:
+    near = curve.kl <= kl
+    places = [place for place, inside in zip(curve.places, near, strict=True) if inside]
+    return Curve(curve.way, places, curve.kl[near], curve.gold[:, near], curve.proxy[:, near])
 
 
-def _figure(named: Mapping[str, Curve], key: str) -> Figure:
+def figure_of(named: Mapping[str, Curve], key: str) -> Figure:
+    """Gold or proxy of several curves."""
     lines = []
     for (name, curve), color in zip(named.items(), PALETTE, strict=False):
         gains = getattr(curve, key)
@@ -87,10 +92,6 @@ def _figure(named: Mapping[str, Curve], key: str) -> Figure:
         spread = paired.std(axis=0, ddof=1) / np.sqrt(len(gains))
         lines.append(Line(name, [drift(kl) for kl in curve.kl], list(gains.mean(axis=0)), color, list(spread)))
     figure = curves(lines, height=330)
-    if key == "gold":
-        for trace in figure["data"]:
-            if "marker" in trace:
-                trace["mode"] = "markers"
     highest = max(float(curve.kl.max()) for curve in named.values())
     ticks = kl_ticks(highest)
     figure["layout"]["xaxis"] |= {
