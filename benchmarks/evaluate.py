@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Sequence
@@ -18,13 +19,20 @@ from prefloop.rollout import respond as sampling
 from prefloop.rundir import resolve_model, write_json
 from prefloop.train.checkpoint import checkpoint_name
 from prefloop.types import Prompt
+from prefloop.world.knowledge import World
 from prefloop.world.prompts import make_prompts
 from prefloop.world.truth import utility
 
 
 def unseen_prompts(bench: Bench) -> list[Prompt]:
     """The prompts of the evaluation; every second one, from the second on, is reported."""
-    return make_prompts(bench.world, split="test", count=bench.config.num_eval_prompts, seed=bench.config.seed)
+    return list(_unseen(bench.config.seed, bench.config.num_eval_prompts))
+
+
+@functools.cache
+def _unseen(seed: int, count: int) -> tuple[Prompt, ...]:
+    # Making them costs more than measuring a small policy on a few.
+    return tuple(make_prompts(World.build(seed), split="test", count=count, seed=seed))
 
 
 def proxy_of(bench: Bench, scenario: str) -> Scorer:
