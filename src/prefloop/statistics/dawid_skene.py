@@ -56,10 +56,12 @@ def dawid_skene(
     equations 2.3 to 2.5 and 2.7.
     """
     n = np.asarray(counts, dtype=np.float64)
-    assert n.ndim == 3 and n.size and (n >= 0).all(), n.shape
+    assert n.ndim == 3 and n.size and (n >= 0).all() and max_iterations >= 1, n.shape
     posterior = _start(n)
     _pin(posterior, known)
-    for iteration in range(1, max_iterations + 1):
+    num_iterations, change = 0, np.inf
+    while change > tolerance and num_iterations < max_iterations:
+        num_iterations += 1
         prevalence, confusion = _maximise(n, posterior, smoothing)
         joint = np.log(prevalence + TINY) + np.einsum("ikl,kjl->ij", n, np.log(confusion + TINY))
         highest = joint.max(axis=1, keepdims=True)
@@ -69,11 +71,9 @@ def dawid_skene(
         _pin(updated, known)
         change = float(np.abs(updated - posterior).max())
         posterior = updated
-        if change <= tolerance:
-            break
     for item, true in (known or {}).items():
         evidence[item] = joint[item, true]
-    return DawidSkene(posterior, prevalence, confusion, float(evidence.sum()), iteration, change <= tolerance)
+    return DawidSkene(posterior, prevalence, confusion, float(evidence.sum()), num_iterations, change <= tolerance)
 
 
 def _start(n: Floats) -> Floats:
