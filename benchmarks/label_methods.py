@@ -1,8 +1,8 @@
 """What majority, Bradley-Terry and Dawid-Skene recover of the truth, from simulated annotators of known error rates.
 
 Comparisons come from the simulated world: one pair of responses to each prompt, or all six pairs of four. People of
-`CREWS` vote on each, so many drawn at random. A label is right where it names the response of the higher true utility; a comparison
-without a pair counts as half right, as a coin would be. Differences from work with people: annotators err
+`CREWS` vote on each, so many drawn at random. A label is right where it names the response of the higher true utility;
+a comparison without a pair counts as half right, as a coin would be. Differences from work with people: annotators err
 independently of one another except for the biases that they share, and they never learn.
 """
 

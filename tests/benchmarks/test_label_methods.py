@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from benchmarks.label_methods import METHODS, NUM_VOTES, Bench, main, vote_of
+
 from prefloop.types import Judgment
 
 

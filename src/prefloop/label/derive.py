@@ -23,7 +23,7 @@ from prefloop.types import Comparison, Judgment, PreferencePair
 Method = Literal["majority", "bradley-terry", "dawid-skene"]
 
 PRIOR_VOTES = 1.0
-"""Bradley-Terry: how strongly a response is held to the mean of its prompt, in votes; without it one vote would make an
+"""Bradley-Terry: how strongly a response is held to the mean of its prompt, in votes; without it one vote would be an
 infinite strength."""
 TIE_MARGIN = 0.1
 """Bradley-Terry: closer strengths (in log-odds) are a tie."""

@@ -81,6 +81,8 @@ def judge(config: LabelJudgeConfig) -> dict[str, Any]:
         for task, opinion in _opinions(store, annotator_id, model, tally, config.limit):
             _vote(store, annotator_id, model.version, task, opinion)
             choices[opinion.choice] += 1
+    if not any(choices.values()):
+        say("nothing was left to vote on: a judge gets gold questions and items with fewer than two answers")
     return {
         "annotator_id": annotator_id,
         "name": name,
