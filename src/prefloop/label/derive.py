@@ -28,8 +28,8 @@ infinite strength."""
 TIE_MARGIN = 0.1
 """Bradley-Terry: closer strengths (in log-odds) are a tie."""
 TRUST = ((4.0, 1.0, 1.0), (1.0, 4.0, 1.0), (1.0, 1.0, 4.0))
-"""Dawid-Skene: what is assumed of an annotator, as votes on items whose truth was known: right in four of six. Where few
-items have several votes, the votes alone do not tell, and the labels are then those of the majority."""
+"""Dawid-Skene: what is assumed of an annotator, as votes on items whose truth was known: right in four of six. Where
+few items have several votes, the votes alone do not tell, and the labels are then those of the majority."""
 CLASSES = ("a", "b", "neither")
 """What can be true of a pair; ties and "both bad" are "neither"."""
 MIRROR = [1, 0, 2]
