@@ -243,6 +243,12 @@ COMMANDS: dict[str, Command] = {
         example="prefloop model interpolate runs/sft runs/ppo --weight 0.5 --out runs/half",
         positionals=("base", "tuned"),
     ),
+    "label serve": Command(
+        config="prefloop.app.config:LabelServeConfig",
+        run="prefloop.app.serve:serve",
+        summary="Let people judge pairs and review responses, in their browsers.",
+        example="prefloop label serve --database label.sqlite",
+    ),
     "sandbox list": Command(
         config="prefloop.recipes.config:SandboxListConfig",
         run="prefloop.recipes.scenario:list_scenarios",
