@@ -14,7 +14,18 @@ import prefloop
 from prefloop.cli import COMMANDS
 
 SOURCE = Path(prefloop.__file__).parent
-TORCH_FREE_PACKAGES = ("audit", "data", "gate", "monitor", "registry", "signals", "statistics", "world", "report")
+TORCH_FREE_PACKAGES = (
+    "audit",
+    "data",
+    "gate",
+    "label",
+    "monitor",
+    "registry",
+    "signals",
+    "statistics",
+    "world",
+    "report",
+)
 TORCH_FREE_EVALUATION = ("overoptimization", "records", "rows", "suite", "verdicts", "winrate")
 TORCH = ("torch", "transformers", "tokenizers", "safetensors")
 
@@ -68,7 +79,7 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
     assert done.stdout.startswith("usage:") == (words == [])
     code, *loaded = done.stderr.split()
     assert code == "0"
-    assert {*TORCH, "numpy", "scipy", "rich", "jinja2", "plotly", "tyro"} & set(loaded) == set()
+    assert {*TORCH, "numpy", "scipy", "rich", "jinja2", "plotly", "tyro", "sqlalchemy"} & set(loaded) == set()
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

@@ -243,6 +243,26 @@ COMMANDS: dict[str, Command] = {
         example="prefloop model interpolate runs/sft runs/ppo --weight 0.5 --out runs/half",
         positionals=("base", "tuned"),
     ),
+    "label import": Command(
+        config="prefloop.label.config:ImportConfig",
+        run="prefloop.label.commands:import_file",
+        summary="Put questions for people into the labelling database.",
+        example="prefloop label import comparisons.jsonl --database label.sqlite",
+        positionals=("file",),
+    ),
+    "label invite": Command(
+        config="prefloop.label.config:InviteConfig",
+        run="prefloop.label.commands:invite",
+        summary="Invite somebody to vote: a token that works once.",
+        example='prefloop label invite "Ann Lee" --role annotator',
+        positionals=("name",),
+    ),
+    "label backup": Command(
+        config="prefloop.label.config:BackupConfig",
+        run="prefloop.label.commands:backup",
+        summary="Copy the labelling database while people work.",
+        example="prefloop label backup --out backups/label-monday.sqlite",
+    ),
     "label serve": Command(
         config="prefloop.app.config:LabelServeConfig",
         run="prefloop.app.serve:serve",

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import getpass
 import hashlib
 import json
 import math
@@ -110,6 +111,14 @@ def read_section(path: Path, key: str) -> dict[str, Any]:
     if not isinstance(section, dict):
         raise InputError("is missing or no object", path=path, field=key, remedy=MADE_AGAIN)
     return section
+
+
+def user_name() -> str:
+    """The name of the user, or the number where the system has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def output_file(path: str, field: str = "out") -> Path:

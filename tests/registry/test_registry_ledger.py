@@ -21,7 +21,8 @@ import pytest
 from prefloop.registry.config import HistoryConfig, ListConfig, VerifyConfig
 from prefloop.registry.ledger import SCHEMA, Event, Ledger, chain_problems, hash_of, make_event
 from prefloop.registry.look import history, list_versions, verify
-from prefloop.registry.store import opened, user
+from prefloop.registry.store import opened
+from prefloop.rundir import user_name
 from prefloop.types import InputError, Refusal
 
 NUM_CHANGES = int(os.environ.get("PREFLOOP_CHANGES", "300"))
@@ -378,7 +379,7 @@ def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> N
         raise KeyError("getpwuid(): uid not found")
 
     monkeypatch.setattr(getpass, "getuser", nobody)
-    assert user() == f"user {os.getuid()}"
+    assert user_name() == f"user {os.getuid()}"
 
 
 def test_a_damaged_ledger_can_still_be_read(bench: Any, connection: sqlite3.Connection) -> None:

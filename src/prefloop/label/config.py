@@ -35,7 +35,7 @@ class ImportConfig(DatabaseSection):
     """Put questions into the labelling database: all rows of the file, or none. What is there already stays."""
 
     file: str
-    """Two responses a row (response_a, response_b), pairs (chosen, rejected), responses to prompts, or a review queue."""
+    """Comparisons (response_a, response_b), pairs (chosen, rejected), responses to prompts, or a review queue."""
     pairs_per_prompt: PositiveInt = 6
     """Of prompts that come with several responses: how many pairs of them are asked at most, drawn by lot."""
 

@@ -27,7 +27,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
 from prefloop.label.migrations import migrate
-from prefloop.rundir import fsync_directory
+from prefloop.rundir import fsync_directory, output_file
 from prefloop.types import EnvironmentStop, InputError
 
 WAL_FROM = (3, 51, 3)
@@ -95,23 +95,25 @@ class Store:
             with connection.begin():
                 yield connection
 
-    def backup(self, path: str | Path) -> None:
+    def backup(self, path: str | Path) -> dict[str, int]:
         """Copy the database as it is now into a new file, while others go on writing; checked, then under its name.
+        Answers what the copy holds, by number.
 
         Raises InputError for PostgreSQL, which has its own tool, and where the file exists.
         """
         if not self.is_sqlite:
             remedy = "use pg_dump: it is consistent while people work"
             raise InputError("PostgreSQL databases are not copied by prefloop", path=self.database, remedy=remedy)
-        target = Path(path)
+        target = output_file(str(path))
         if target.exists():
             raise InputError("exists", path=target, field="out", remedy="name another file, or move it away")
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             with self._errors():
-                _copy_sqlite(Path(self.database), temporary)
+                counted = _copy_sqlite(Path(self.database), temporary)
             temporary.rename(target)
             fsync_directory(target.parent)
+            return counted
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -216,7 +218,7 @@ def _set_journal(store: Store) -> None:
         connection.close()
 
 
-def _copy_sqlite(source: Path, target: Path) -> None:
+def _copy_sqlite(source: Path, target: Path) -> dict[str, int]:
     """SQLite's own online copy, which starts again where somebody writes meanwhile; on disk when it returns."""
     with (
         contextlib.closing(sqlite3.connect(source, timeout=WAIT_SECONDS)) as original,
@@ -227,8 +229,13 @@ def _copy_sqlite(source: Path, target: Path) -> None:
         copy.execute("PRAGMA journal_mode = DELETE")
         if (found := copy.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
             raise InputError(f"the copy does not pass SQLite's check ({found})", path=source, remedy=DAMAGED)
+        counted = {
+            f"num_{name}": copy.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
+            for name in ("items", "votes", "people")
+        }
     with target.open("rb") as file:
         os.fsync(file.fileno())
+    return counted
 
 
 def _postgres(database: str) -> Engine:

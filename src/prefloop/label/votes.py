@@ -6,7 +6,6 @@ refuses a second one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, cast, get_args
 
@@ -14,6 +13,7 @@ from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from prefloop.data.dialogue import prompt_messages, text_of
 from prefloop.data.formats import make_prompt
+from prefloop.data.rows import shown
 from prefloop.label import tables
 from prefloop.label.assign import item_of
 from prefloop.label.config import Quotas
@@ -24,6 +24,7 @@ from prefloop.types import Choice, Comparison, InputError, Judgment
 
 MAX_ID, MAX_REASON, MAX_NOTE = 64, 200, 10_000
 MAX_SECONDS = 1e9
+MAX_NUMBER = 2**63 - 1
 STRENGTHS: tuple[str, ...] = get_args(Strength)
 
 
@@ -216,11 +217,15 @@ def _require_texts(submission: Submission) -> None:
             raise InputError("holds a NUL byte", field=field)
         if len(value) > limit:
             raise InputError(f"has {len(value)} characters", field=field, remedy=f"give at most {limit}")
+    if not 0 < submission.assignment_id <= MAX_NUMBER:
+        raise InputError("no such task", field="assignment_id", remedy="load the page again")
     if not submission.submission_id:
         raise InputError("is empty", field="submission_id", remedy="give a UUID")
     # The client measures with a clock that only goes forward; what this refuses is no measurement.
-    if not (math.isfinite(submission.seconds) and 0 <= submission.seconds <= MAX_SECONDS):
-        raise InputError(f"is {submission.seconds}", field="seconds", remedy="give the seconds it took, 0 or more")
+    if not 0 <= submission.seconds <= MAX_SECONDS:
+        raise InputError(
+            f"is {shown(submission.seconds)}", field="seconds", remedy="give the seconds it took, 0 or more"
+        )
 
 
 def _require_choice(submission: Submission, kind: ItemKind) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 EXTRAS = {
     "train": ("torch", "transformers", "tokenizers", "safetensors", "peft", "accelerate"),
     "hf": ("datasets", "pyarrow"),
-    "app": ("fastapi", "uvicorn"),
+    "app": ("fastapi", "uvicorn", "sqlalchemy"),
+    "postgres": ("psycopg",),
 }
 """What each extra of the package brings."""
 QUESTIONS = (

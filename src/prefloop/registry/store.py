@@ -17,8 +17,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
-import getpass
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from prefloop.console import say
 from prefloop.registry.ledger import VERSION, Event, Kind, Ledger, Problem, chain_problems, make_event
 from prefloop.registry.state import State, replay
 from prefloop.registry.weights import Weights
-from prefloop.rundir import fsync_directory, read_json, write_json
+from prefloop.rundir import fsync_directory, read_json, user_name, write_json
 from prefloop.types import InputError, Refusal
 
 LEDGER = "ledger.sqlite"
@@ -90,7 +88,7 @@ class Registry:
         if self.link.exists() and not self.link.is_symlink():
             raise InputError("is no link", path=self.link, remedy="move it away; promote makes a link there")
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        event = make_event(self.last, kind, values, at=now, who=who or user(), why=why)
+        event = make_event(self.last, kind, values, at=now, who=who or user_name(), why=why)
         try:
             if live:
                 self._prepare_link(live)
@@ -147,14 +145,6 @@ class Registry:
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.root / name
         return read_json(path) if path.exists() else None
-
-
-def user() -> str:
-    """The name of the user, or the number where the system has no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"user {os.getuid()}"
 
 
 @contextlib.contextmanager

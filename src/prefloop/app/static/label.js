@@ -19,6 +19,7 @@ let busy = false;
 let flagged = false;
 let asWritten = false;
 let watch = { since: 0, before: 0 };
+let refusedId = "";
 let retryTimer = 0;
 let patience = 2;
 
@@ -158,10 +159,12 @@ async function deliver() {
   busy = true;
   clearTimeout(retryTimer);
   by("controls").inert = true;
-  const { saved, why, final, signedOut } = await outbox.deliver();
+  const { saved, why, id, final = false, signedOut = false } = await outbox.deliver();
   for (const answer of saved) remember(answer.submission_id);
-  if (why) showUnsaved(why, final, signedOut);
-  else {
+  if (why) {
+    refusedId = id;
+    showUnsaved(why, final, signedOut);
+  } else {
     patience = 2;
     await next(saved.length ? `Saved: ${inWords(saved.at(-1))}.` : "");
   }
@@ -257,9 +260,10 @@ const ACTIONS = {
   "ask-help": () => by("help").showModal(),
   retry: () => (outbox.size ? deliver() : next()),
   discard: () => {
-    outbox.dropAll();
-    next("Thrown away.");
-    by("controls").inert = false;
+    outbox.drop(refusedId);
+    say("Thrown away.");
+    hideProblem();
+    deliver();
   },
 };
 

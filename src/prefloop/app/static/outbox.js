@@ -31,22 +31,18 @@ export class Outbox {
     localStorage.removeItem(this.prefix + id);
   }
 
-  dropAll() {
-    for (const id of [...this.memory.keys()]) this.drop(id);
-  }
-
-  // Sends all that waits. {saved: [answers], why: "", final: false, signedOut: false}; `final` means that trying again
-  // cannot help.
+  // Sends all that waits, the oldest first, until one fails: then `id` says which and `why`; `final` means that sending it
+  // again cannot help.
   async deliver() {
     const saved = [];
     for (const [id, submission] of [...this.memory]) {
       const answer = await post("/vote", submission);
-      if (!answer.ok) return { saved, why: answer.why, final: answer.final, signedOut: answer.status === 401 };
-      if (!Number.isInteger(answer.body.saved)) return { saved, why: "the server's answer makes no sense", final: false };
+      if (!answer.ok) return { saved, id, why: answer.why, final: answer.final, signedOut: answer.status === 401 };
+      if (!Number.isInteger(answer.body.saved)) return { saved, id, why: "the server's answer makes no sense" };
       this.drop(id);
       saved.push(answer.body);
     }
-    return { saved, why: "", final: false, signedOut: false };
+    return { saved, why: "" };
   }
 }
 
