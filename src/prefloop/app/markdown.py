@@ -29,11 +29,11 @@ ATTRIBUTES = {"ol": {"start"}, "span": {"class"}}
 CLASSES = frozenset({"link", "address", "image"})
 
 
-def as_html(text: str) -> Markup:
-    """Markdown as harmless HTML."""
+def as_html(text: str, *, breaks: bool = True) -> Markup:
+    """Markdown as harmless HTML. `breaks`: a line of the text is a line on the screen, as models mean it."""
     if len(text) > MAX_MARKDOWN:
         return Markup('<pre class="plain">{}</pre>').format(text)
-    return cleaned(_reader().render(text))
+    return cleaned(_reader(breaks).render(text))
 
 
 def cleaned(html: str) -> Markup:
@@ -57,8 +57,8 @@ def _attribute(tag: str, name: str, value: str) -> str | None:
 
 
 @functools.cache
-def _reader() -> MarkdownIt:
-    reader = MarkdownIt("commonmark", {"html": False, "breaks": True, "linkify": False})
+def _reader(breaks: bool) -> MarkdownIt:
+    reader = MarkdownIt("commonmark", {"html": False, "breaks": breaks, "linkify": False})
     reader.enable(["table", "strikethrough"])
     reader.core.ruler.push("lower_headings", _lower_headings)
     reader.add_render_rule("link_open", _link_open)

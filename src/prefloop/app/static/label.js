@@ -31,7 +31,7 @@ function say(text) {
 
 function inWords(answer) {
   const words = WORDS[answer.choice] ?? answer.choice;
-  return answer.strength ? `${words}, ${answer.strength}` : words;
+  return answer.strength ? words.replace("better", `${answer.strength} better`) : words;
 }
 
 function showProgress({ done, today, left, seconds }) {
