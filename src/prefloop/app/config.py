@@ -17,7 +17,7 @@ class LabelServeConfig(DatabaseSection):
     port: int = Field(8910, ge=0, lt=65536)
     """Port to listen on; 0 takes a free one."""
     public_url: str | None = None
-    """https:// address under which people reach the app through a proxy that ends TLS; without it, this machine only."""
+    """https:// address under which people reach the app, through a proxy that ends TLS; none: this machine only."""
     owner: str = Field("owner", min_length=1, max_length=100)
     """Name of the owner whom the printed link signs in."""
     quotas: Quotas = Quotas()

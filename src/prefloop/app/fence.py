@@ -1,7 +1,7 @@
 """What stands before the whole app, whatever the route: where a request comes from, and what a page may do. Plain ASGI.
 
 A browser says of itself where a request comes from (Sec-Fetch-Site, Origin), and no page can make it lie. So whatever
-changes something must come from a page of this app; a session's cookie alone is not enough. No token in forms is needed.
+changes something must come from a page of this app; a session's cookie alone is not enough, and forms need no token.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Fence:
-    """Refuses what would change something and does not come from a page of `origin`; adds the headers to every answer."""
+    """Refuses what would change something and is not from a page of `origin`; adds the headers to every answer."""
 
     def __init__(self, app: App, *, origin: str) -> None:
         self.app, self.origin = app, origin

@@ -23,7 +23,8 @@ MAX_MARKDOWN = 100_000
 HEADINGS = {"h1": "h4", "h2": "h5", "h3": "h6", "h4": "h6", "h5": "h6", "h6": "h6"}
 """A response's headings stand below those of the page, so that a screen reader's outline stays the page's."""
 TAGS = frozenset(
-    "p br hr strong em s code pre blockquote ul ol li table thead tbody tr th td h4 h5 h6 span".split(),
+    {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "h4", "h5", "h6", "span"}
+    | {"table", "thead", "tbody", "tr", "th", "td"}
 )
 ATTRIBUTES = {"ol": {"start"}, "span": {"class"}}
 CLASSES = frozenset({"link", "address", "image"})

@@ -111,8 +111,14 @@ def names_of(store: Store) -> dict[str, str]:
 
 def _guidelines(request: Request, guidelines: Guidelines, *, is_current: bool) -> HTMLResponse:
     versions = [each.version for each in published(station_of(request).store)]
-    values = {"guidelines": guidelines, "is_current": is_current, "versions": versions}
-    return page(request, "guidelines.html", may_publish=person_in(request).role == "owner", **values)
+    return page(
+        request,
+        "guidelines.html",
+        guidelines=guidelines,
+        is_current=is_current,
+        versions=versions,
+        may_publish=person_in(request).role == "owner",
+    )
 
 
 def _people(request: Request, *, refused: str = "", link: str = "", invited: str = "") -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Any
 
 from prefloop.app.config import LabelServeConfig
 from prefloop.console import say
-from prefloop.label.people import invite
-from prefloop.label.store import open_store
+from prefloop.label.commands import opened
 from prefloop.reward.address import allowed_hosts, is_loopback, listen, not_installed, server_of
+from prefloop.rundir import user_name
 from prefloop.types import InputError
 
 
@@ -26,15 +25,16 @@ def serve(config: LabelServeConfig) -> dict[str, Any]:
         )
     try:
         from prefloop.app.web import make_app
+        from prefloop.label.people import invite
     except ImportError as error:
         raise not_installed(error) from error
-    with listen(config.host, config.port) as listening, open_store(config.database) as store:
+    with listen(config.host, config.port) as listening, opened(config, create=True) as store:
         port = listening.getsockname()[1]
         name = f"[{config.host}]" if ":" in config.host else config.host
         url = config.public_url or f"http://{name}:{port}"
         app = make_app(store, config, url=url, port=port, hosts=hosts_of(config))
         server = server_of(app)
-        token = invite(store, name=config.owner, role="owner", by=getpass.getuser())
+        token = invite(store, name=config.owner, role="owner", by=user_name())
         say(f"labelling app: {url} (database {store.database}); Ctrl-C ends it")
         say(f"sign in as {config.owner}, with this link, once: {url}/enter#{token}")
         server.run(sockets=[listening])

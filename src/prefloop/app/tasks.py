@@ -65,9 +65,7 @@ def on_screen(vote: Vote) -> str:
 def shown_first(store: Store, annotator_id: str, assignment_id: int) -> Side:
     """Which side of the item stands on the left. Raises InputError where the task is not the annotator's."""
     work = tables.assignments
-    query = select(work.c.shown_first).where(
-        work.c.assignment_id == assignment_id, work.c.annotator_id == annotator_id
-    )
+    query = select(work.c.shown_first).where(work.c.assignment_id == assignment_id, work.c.annotator_id == annotator_id)
     with store.reading() as connection:
         side: Side | None = connection.execute(query).scalar_one_or_none()
     if side is None:
