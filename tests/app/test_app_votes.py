@@ -17,7 +17,7 @@ from prefloop.types import EnvironmentStop
 from .conftest import pairs, site_with
 from .test_app_texts import Seen
 
-MALFORMED = int(os.environ.get("PREFLOOP_MALFORMED", "300"))
+MALFORMED = int(os.environ.get("PREFLOOP_MALFORMED", "200"))
 REVIEW = {
     "task": "review",
     "prompt": "who wrote it?",
@@ -149,11 +149,12 @@ def test_a_reviewer_sees_prompt_and_response_only(tmp_path):
 
 
 def test_models_gold_and_sides_do_not_leave_the_server(tmp_path):
-    rows = [{**row, "gold": "a", "source": "secret-source"} for row in pairs(3)]
+    rows = [{**row, "source": "secret-source"} for row in pairs(4)]
+    rows[0]["gold"] = "a"
     made = site_with(tmp_path, rows, quotas={"overlap": 0, "repeats": 0, "gold": 0.5})
     with made.store:
         annotator = made.signed_in("annotator")
-        for _ in range(3):
+        for _ in range(4):
             answer = annotator.post("/task", json={})
             task = answer.json()["task"]
             assert set(task) == {"assignment_id", "kind", "html"}
@@ -162,6 +163,8 @@ def test_models_gold_and_sides_do_not_leave_the_server(tmp_path):
             )
             assert not Seen(task["html"]).text.strip().startswith(("a", "b"))
             annotator.post("/vote", json=vote_on(task))
+        items = items_of(made.store)
+        assert sum(items[vote.item_id].gold is not None for vote in votes_of(made.store)) == 1
 
 
 def test_a_dialogue_is_shown_turn_by_turn(tmp_path):
