@@ -269,6 +269,25 @@ COMMANDS: dict[str, Command] = {
         summary="Let people judge pairs and review responses, in their browsers.",
         example="prefloop label serve --database label.sqlite",
     ),
+    "label stats": Command(
+        config="prefloop.recipes.label_config:LabelStatsConfig",
+        run="prefloop.recipes.label_stats:stats",
+        summary="Say how good the votes are, and what to adjudicate.",
+        example="prefloop label stats --html stats.html",
+    ),
+    "label export": Command(
+        config="prefloop.recipes.label_config:LabelExportConfig",
+        run="prefloop.recipes.label_export:export",
+        summary="Make audited preference pairs of the votes, and keep every vote.",
+        example="prefloop label export --out pairs.jsonl --votes votes.jsonl",
+    ),
+    "label judge": Command(
+        config="prefloop.recipes.label_config:LabelJudgeConfig",
+        run="prefloop.recipes.label_judge:judge",
+        summary="Let a judge model vote as one more annotator.",
+        example="prefloop label judge http://localhost:8000/v1 --endpoint.model judge-7b",
+        positionals=("judge",),
+    ),
     "sandbox list": Command(
         config="prefloop.recipes.config:SandboxListConfig",
         run="prefloop.recipes.scenario:list_scenarios",

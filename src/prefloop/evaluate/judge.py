@@ -155,19 +155,25 @@ class EndpointJudge:
 
         Raises InputError where more than half of what it says is no verdict.
         """
-        questions = [
-            (duel.prompt, first.text, second.text)
-            for duel in duels
-            for first, second in ((duel.incumbent, duel.candidate), (duel.candidate, duel.incumbent))
-        ]
-        self._ask_all(questions)
-        answers = [self._verdicts[self._key(question)] for question in questions]
+        answers = [answer for both in self.answers(duels) for answer in both]
         unread = sum(answer is None for answer in answers)
         if unread > len(duels):
             problem = f"{unread} of {len(answers)} answers of the judge hold no verdict"
             raise InputError(problem, field="endpoint.model", remedy="give another model, or a clearer endpoint.prompt")
         read = [0.5 if answer is None else answer for answer in answers]
         return swapped(read[0::2], read[1::2], unread=unread)
+
+    def answers(self, duels: Sequence[Duel]) -> list[tuple[float | None, float | None]]:
+        """How far the response shown second is preferred: with the candidate there, and with the incumbent there; None
+        where no verdict was found. Raises as `judge` where the judge stays away."""
+        questions = [
+            (duel.prompt, first.text, second.text)
+            for duel in duels
+            for first, second in ((duel.incumbent, duel.candidate), (duel.candidate, duel.incumbent))
+        ]
+        self._ask_all(questions)
+        said = [self._verdicts[self._key(question)] for question in questions]
+        return list(zip(said[0::2], said[1::2], strict=True))
 
     def _key(self, question: Question) -> str:
         prompt, first, second = question

@@ -64,7 +64,7 @@ def _guards(dialect: str) -> list[str]:
             for event in ("UPDATE", "DELETE")
         ]
     refuse = """CREATE FUNCTION prefloop_only_grows() RETURNS trigger LANGUAGE plpgsql
-    AS $$ BEGIN RAISE EXCEPTION '% only grows', TG_TABLE_NAME; END $$"""
+    AS $$ BEGIN RAISE EXCEPTION USING MESSAGE = TG_TABLE_NAME || ' only grows'; END $$"""
     return [
         refuse,
         *(

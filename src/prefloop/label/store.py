@@ -23,7 +23,7 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from prefloop.label.migrations import migrate
@@ -123,11 +123,11 @@ class Store:
         try:
             yield
         except DBAPIError as error:
-            raise self._explained(error.orig or error) from error
+            raise self._explained(error.orig or error, isinstance(error, OperationalError)) from error
         except sqlite3.DatabaseError as error:
-            raise self._explained(error) from error
+            raise self._explained(error, False) from error
 
-    def _explained(self, error: BaseException) -> Exception:
+    def _explained(self, error: BaseException, is_operational: bool) -> Exception:
         name = str(getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or "")
         for known, number in SYSTEM_ERRORS.items():
             if name.startswith(known):
@@ -137,7 +137,7 @@ class Store:
             return EnvironmentStop(f"{self.database} is busy: others kept it for {WAIT_SECONDS:.0f} s; try again")
         if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
             return InputError(f"cannot be read as a database ({reason})", path=self.database, remedy=DAMAGED)
-        if name.startswith("SQLITE_IOERR") or (not self.is_sqlite and name[:2] in ("", "08", "57")):
+        if name.startswith("SQLITE_IOERR") or (not self.is_sqlite and is_operational):
             return EnvironmentStop(f"{self.database}: {reason}")
         # What is left is a bug: a statement or a constraint of ours.
         return error if isinstance(error, Exception) else RuntimeError(reason)
