@@ -9,6 +9,7 @@
 #   make test-crash       kills runs and damages checkpoints, at random, and compares the ends (minutes; not in CI)
 #   make test-crash-full  the same with all algorithms and the counts of docs/reliability.md
 #   make test-registry    the registry's tests with 100 kills and 1,000 changes of the ledger (two minutes; not in CI)
+#   make test-label       the labelling database's tests with 50 annotators at once and 200 kills (minutes; not in CI)
 #   make demo     installs what running needs, then runs the whole loop in the simulated world
 #   make clean    removes caches and build products (neither .venv nor runs)
 #
@@ -28,7 +29,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: venv test coverage test-peers bench-peers test-crash test-crash-full test-registry lint demo clean
+.PHONY: venv test coverage test-peers bench-peers test-crash test-crash-full test-registry test-label lint demo clean
 
 venv: .venv/.installed-dev
 
@@ -73,6 +74,9 @@ test-crash-full: .venv/.installed-dev
 
 test-registry: .venv/.installed-dev
 	PREFLOOP_KILLS=100 PREFLOOP_CHANGES=1000 $(BIN)/python -m pytest tests/registry --durations=5
+
+test-label: .venv/.installed-dev
+	PREFLOOP_ANNOTATORS=50 PREFLOOP_VOTES=40 PREFLOOP_KILLS=200 $(BIN)/python -m pytest tests/label --durations=5
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

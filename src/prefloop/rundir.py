@@ -60,6 +60,14 @@ def fsync_directory(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file; waits for whoever holds it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[str]]:
     """Open a text file that appears under its name, whole and on disk, only when the block ends without an error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

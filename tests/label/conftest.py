@@ -80,7 +80,9 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
 class Voters:
     """A process with one child for each annotator."""
 
-    def __init__(self, database: str, diaries: Path, num_votes: int, quotas: dict[str, Any], who: Sequence[str]) -> None:
+    def __init__(
+        self, database: str, diaries: Path, num_votes: int, quotas: dict[str, Any], who: Sequence[str]
+    ) -> None:
         diaries.mkdir(exist_ok=True)
         words = [sys.executable, str(VOTER), database, str(diaries), str(num_votes), json.dumps(quotas), *who]
         self.process = subprocess.Popen(

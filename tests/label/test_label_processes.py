@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
+from tests.label.conftest import Voters, diary, fill, join, unsynced
 
 from prefloop.label import tables
 from prefloop.label.assign import next_task
@@ -24,8 +25,6 @@ from prefloop.label.records import Submission
 from prefloop.label.store import Store, open_store
 from prefloop.label.votes import submit, votes_of
 
-from tests.label.conftest import Voters, diary, fill, join, unsynced
-
 NUM_ANNOTATORS = int(os.environ.get("PREFLOOP_ANNOTATORS", "8"))
 NUM_VOTES = int(os.environ.get("PREFLOOP_VOTES", "10"))
 NUM_KILLS = int(os.environ.get("PREFLOOP_KILLS", "10"))
@@ -33,6 +32,8 @@ IS_FULL = NUM_VOTES >= 40
 QUOTAS: dict[str, Any] = {} if IS_FULL else {"gold": 0.1, "repeats": 0.1, "repeat_gap": 3}
 """The usual quotas need 20 votes for one gold question."""
 KINDS = ("sqlite", "postgresql")
+# A server makes the same test slower; small, it only has to show that the same code runs there.
+SHARE = {"sqlite": 1, "postgresql": 1 if IS_FULL else 2}
 
 
 def derived_from_votes(store: Store) -> tuple[dict[int, str], dict[str, int]]:
@@ -67,14 +68,14 @@ def require_consistent(store: Store) -> None:
 def test_quotas_hold_exactly_when_all_vote_at_once(
     kind: str, make_database: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    database = make_database(kind)
-    num_items = NUM_ANNOTATORS * NUM_VOTES * 4 // 5
+    database, num_annotators = make_database(kind), NUM_ANNOTATORS // SHARE[kind]
+    num_items = num_annotators * NUM_VOTES * 4 // 5
     with open_store(database) as store:
         fill(store, tmp_path, num_items, num_gold=5)
-        who = [join(store, f"annotator {number}") for number in range(NUM_ANNOTATORS)]
+        who = [join(store, f"annotator {number}") for number in range(num_annotators)]
         started = time.perf_counter()
         voters = Voters(database, tmp_path / "diaries", NUM_VOTES, QUOTAS, who)
-        assert voters.codes() == [0] * NUM_ANNOTATORS
+        assert voters.codes() == [0] * num_annotators
         seconds = time.perf_counter() - started
         require_consistent(store)
         votes = votes_of(store, with_undone=True)
@@ -104,7 +105,7 @@ def test_quotas_hold_exactly_when_all_vote_at_once(
     if IS_FULL:
         with capsys.disabled():
             rate = len(votes) / seconds
-            print(f"\n{kind}: {len(votes)} votes of {NUM_ANNOTATORS} at once in {seconds:.1f} s ({rate:.0f} a second)")
+            print(f"\n{kind}: {len(votes)} votes of {num_annotators} at once in {seconds:.1f} s ({rate:.0f} a second)")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,14 +113,14 @@ def test_an_acknowledged_vote_survives_a_kill(
     kind: str, make_database: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Annotators are killed at random times and come back, sending again what was not acknowledged."""
-    database, generator = make_database(kind), random.Random(kind)
+    database, generator, num_kills = make_database(kind), random.Random(kind), NUM_KILLS // SHARE[kind]
     diaries = tmp_path / "diaries"
     quotas = {**QUOTAS, "undoes": True}
     landed: collections.Counter[str] = collections.Counter()
     with open_store(database) as store:
-        fill(store, tmp_path, 40 * NUM_KILLS, num_gold=5)
+        fill(store, tmp_path, 40 * num_kills, num_gold=5)
         who = [join(store, f"annotator {number}") for number in range(5)]
-        while landed["killed"] < NUM_KILLS:
+        while landed["killed"] < num_kills:
             before = sum(len(diary(diaries / each)) for each in who)
             voters = Voters(database, diaries, 10**6, quotas, who)
             # Nothing is learnt from those that had not begun.
@@ -135,9 +136,14 @@ def test_an_acknowledged_vote_survives_a_kill(
         # All come back once more; then nothing that was sent is missing.
         Voters(database, diaries, 0, quotas, who).codes()
         require_consistent(store)
-        sent = {line["submission"]["submission_id"] for each in who for line in diary(diaries / each) if "submission" in line}
+        sent = {
+            line["submission"]["submission_id"]
+            for each in who
+            for line in diary(diaries / each)
+            if "submission" in line
+        }
         assert sent == {vote.submission_id for vote in votes_of(store, with_undone=True)}
-    if NUM_KILLS > 10:
+    if IS_FULL:
         with capsys.disabled():
             print(f"\n{kind}: {dict(landed)}")
 

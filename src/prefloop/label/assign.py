@@ -55,10 +55,7 @@ def progress(store: Store, annotator_id: str, *, quotas: Quotas | None = None) -
         require_active(connection, annotator_id)
         rows = connection.execute(standing).all()
         queue = _Queue(connection, annotator_id, quotas or Quotas(), store.clock())
-        left = sum(
-            connection.execute(select(func.count()).select_from(each.subquery())).scalar_one()
-            for each in queue.wanting()
-        )
+        left = queue.num_left()
     seconds = median(row.seconds for row in rows) if rows else None
     return Progress(len(rows), sum(row.at >= midnight for row in rows), left, seconds)
 
@@ -127,6 +124,15 @@ class _Queue:
         unanswered = query.where(items.c.answers == 0, (held == 0) | (self.wants_second & (held == 1)))
         answered = query.where(items.c.answers == 1, self.wants_second, held == 0)
         return [unanswered, answered]
+
+    def num_left(self) -> int:
+        """The items that want an annotator and are new to this one, also those that others hold now."""
+        items, work = tables.items, tables.assignments
+        want = (items.c.answers == 0) | ((items.c.answers == 1) & self.wants_second)
+        query = select(func.count()).select_from(items).where(items.c.gold.is_(None), want)
+        mine = query.join(work, work.c.item_id == items.c.item_id).where(work.c.annotator_id == self.annotator_id)
+        seen = self.connection.execute(mine.where(work.c.is_repeat.is_(False))).scalar_one()
+        return int(self.connection.execute(query).scalar_one()) - int(seen)
 
     def _first(self, query: Select[Any]) -> Row[Any] | None:
         items = tables.items

@@ -152,7 +152,7 @@ def _kind(values: Values) -> Kind:
         return "responses"
     if "response" in names:
         return "response"
-    kinds: tuple[Kind, ...] = ("comparisons", "pairs", "responses", "response")
+    kinds: tuple[Kind, ...] = ("response", "responses", "pairs", "comparisons")
     for kind in kinds:
         _require_known(values, kind)
     if values.get("prompt") is None:
@@ -163,9 +163,9 @@ def _kind(values: Values) -> Kind:
 
 def _require_known(values: Values, kind: Kind) -> None:
     """Refuse a column that looks like a misspelt field of the kind."""
-    for name in values:
+    for name in values.keys() - set(FIELDS[kind]):
         close = difflib.get_close_matches(name.lower(), FIELDS[kind], n=1, cutoff=0.8)
-        if name not in FIELDS[kind] and close and close[0] not in values:
+        if close and close[0] not in values:
             raise InputError(f"unknown field; did you mean {close[0]}?", field=name, remedy="correct or rename it")
 
 

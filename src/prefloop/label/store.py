@@ -4,6 +4,10 @@ Whoever writes holds the one lock there is: SQLite's own from `BEGIN IMMEDIATE`,
 the transaction ends. So what is read inside `writing` cannot change before the commit, and quotas are exact. People
 answer in seconds and a transaction takes milliseconds; nothing is gained by letting two of them interleave.
 
+SQLite itself has no queue: who finds it busy sleeps and tries again, and of fifty writers one may do so for minutes. So
+prefloop's writers first wait for a lock file beside the database, where the system wakes them. It only keeps order:
+another program that writes is kept out by SQLite's own lock.
+
 What was committed is on disk: SQLite syncs the journal, the database and, without WAL, the directory as well.
 """
 
@@ -27,7 +31,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from prefloop.label.migrations import migrate
-from prefloop.rundir import fsync_directory, output_file
+from prefloop.rundir import fsync_directory, locked, output_file
 from prefloop.types import EnvironmentStop, InputError
 
 WAL_FROM = (3, 51, 3)
@@ -80,12 +84,15 @@ class Store:
 
         Raises OSError where the disk is full, EnvironmentStop where the others do not let go of the lock.
         """
-        with self._errors(), self.engine.connect() as plain:
+        with self._errors(), self._turn(), self.engine.connect() as plain:
             connection = plain.execution_options(**{WRITES: True})
             with connection.begin():
                 if not self.is_sqlite:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": POSTGRES_LOCK})
                 yield connection
+
+    def _turn(self) -> contextlib.AbstractContextManager[None]:
+        return locked(Path(f"{self.database}.lock")) if self.is_sqlite else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -122,12 +129,15 @@ class Store:
         """The databases' errors as what they are: a full disk, a file that may not be written to, a damaged one."""
         try:
             yield
-        except DBAPIError as error:
-            raise self._explained(error.orig or error, isinstance(error, OperationalError)) from error
-        except sqlite3.DatabaseError as error:
-            raise self._explained(error, False) from error
+        except (DBAPIError, sqlite3.DatabaseError) as error:
+            cause = error.orig or error if isinstance(error, DBAPIError) else error
+            explained = self._explained(cause, isinstance(error, OperationalError))
+            # What cannot be explained is a bug: a statement or a constraint of ours.
+            if explained is None:
+                raise
+            raise explained from error
 
-    def _explained(self, error: BaseException, is_operational: bool) -> Exception:
+    def _explained(self, error: BaseException, is_operational: bool) -> Exception | None:
         name = str(getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or "")
         for known, number in SYSTEM_ERRORS.items():
             if name.startswith(known):
@@ -139,8 +149,7 @@ class Store:
             return InputError(f"cannot be read as a database ({reason})", path=self.database, remedy=DAMAGED)
         if name.startswith("SQLITE_IOERR") or (not self.is_sqlite and is_operational):
             return EnvironmentStop(f"{self.database}: {reason}")
-        # What is left is a bug: a statement or a constraint of ours.
-        return error if isinstance(error, Exception) else RuntimeError(reason)
+        return None
 
 
 def open_store(database: str, *, create: bool = True, clock: Callable[[], float] = time.time) -> Store:
@@ -241,7 +250,7 @@ def _copy_sqlite(source: Path, target: Path) -> dict[str, int]:
 def _postgres(database: str) -> Engine:
     try:
         url = make_url(database)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise InputError("is no URL of a database", field="database", remedy="postgresql://USER@HOST/NAME") from error
     if url.get_backend_name() not in ("postgresql", "postgres"):
         remedy = "give the path of a SQLite file, or postgresql://USER@HOST/NAME"

@@ -43,7 +43,7 @@ items = Table(
     Column("answers", Integer, nullable=False, server_default="0"),
     Column("at", Text, nullable=False),
 )
-Index("items_by_place", items.c.answers, items.c.place)
+Index("items_by_place", items.c.gold, items.c.answers, items.c.place)
 
 people = Table(
     "people",

@@ -11,9 +11,9 @@ from typing import Any
 from prefloop.registry.config import RegisterConfig
 from prefloop.registry.lineage import hashes_of, lineage_of
 from prefloop.registry.state import State
-from prefloop.registry.store import locked, opened
+from prefloop.registry.store import opened
 from prefloop.registry.weights import copy_durably
-from prefloop.rundir import resolve_model, sha256_of
+from prefloop.rundir import locked, resolve_model, sha256_of
 from prefloop.types import InputError, ModelVersion
 
 INCOMING = ".incoming"

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from prefloop.console import say
 from prefloop.registry.ledger import VERSION, Event, Kind, Ledger, Problem, chain_problems, make_event
 from prefloop.registry.state import State, replay
 from prefloop.registry.weights import Weights
-from prefloop.rundir import fsync_directory, read_json, user_name, write_json
+from prefloop.rundir import fsync_directory, locked, read_json, user_name, write_json
 from prefloop.types import InputError, Refusal
 
 LEDGER = "ledger.sqlite"
@@ -145,14 +144,6 @@ class Registry:
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.root / name
         return read_json(path) if path.exists() else None
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file; waits for whoever holds it."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager
