@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import tempfile
@@ -109,11 +110,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield made
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Site]:
-    """The same app on a port, with ten pairs."""
-    store = open_store(str(tmp_path / "label.sqlite"))
-    fill(store, tmp_path / "rows.jsonl", pairs(10))
+@contextlib.contextmanager
+def serving(folder: Path, rows: list[dict[str, Any]]) -> Iterator[Site]:
+    """The same app, on a port."""
+    store = open_store(str(folder / "label.sqlite"))
+    fill(store, folder / "rows.jsonl", rows)
     config = LabelServeConfig(database=store.database, quotas=PLAIN, requests_per_minute=100_000)
     with store, listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
@@ -126,6 +127,13 @@ def served(tmp_path: Path) -> Iterator[Site]:
         server.should_exit = True
         thread.join(timeout=20)
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """The app on a port, with ten pairs, or with the rows that the test's parameter names."""
+    with serving(tmp_path, getattr(request, "param", None) or pairs(10)) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

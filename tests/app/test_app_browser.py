@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from prefloop.label.people import end_session, invite, redeem
 from prefloop.label.votes import items_of, votes_of
 
-from .conftest import Site, fill
+from .conftest import Site, fill, pairs
 from .test_app_texts import PAYLOADS
 
 WAIT = 15_000
@@ -192,9 +191,11 @@ def test_a_review_by_keyboard(served, window, tmp_path):
     assert [(vote.choice, vote.reason) for vote in votes] == [("hack", "invented_source")] * 2
 
 
+LONG = {"prompt": "long?", "response_a": "word " * 3000, "response_b": "x" * 3000}
+
+
+@pytest.mark.parametrize("served", [[*pairs(2), LONG]], indirect=True, ids=["long"])
 def test_on_a_phone_and_in_the_dark(served, window):
-    long = {"prompt": "long?", "response_a": "word " * 3000, "response_b": "x" * 3000}
-    fill(served.store, served_folder(served) / "more.jsonl", [long])
     phone = window(is_mobile=True, has_touch=True, color_scheme="dark")
     phone.page.set_viewport_size({"width": 360, "height": 740})
     phone.enter("Ann")
@@ -204,7 +205,7 @@ def test_on_a_phone_and_in_the_dark(served, window):
     boxes = [each.bounding_box() for each in page.locator(".response").all()]
     assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"]
     assert all(each.bounding_box()["height"] >= 36 for each in page.locator(".votes.pair button").all())
-    for _ in range(11):
+    for _ in range(3):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         if page.inner_text(".prompt .shown") == "long?":
             # A verdict on what nobody could see is not taken: the first press shows the rest.
@@ -214,11 +215,7 @@ def test_on_a_phone_and_in_the_dark(served, window):
         page.evaluate("document.querySelector('#said').textContent = ''")
         page.tap(".votes .left")
         phone.said("Saved: left")
-    assert len(votes_of(served.store)) == 11
-
-
-def served_folder(site):
-    return Path(site.store.database).parent
+    assert len(votes_of(served.store)) == 3
 
 
 def test_a_screen_reader_finds_its_way(served, window):
@@ -248,23 +245,21 @@ def test_a_screen_reader_finds_its_way(served, window):
     assert len(votes_of(served.store)) == 1
 
 
-def test_no_payload_does_anything(browser, served, window):
+MIXED = [
+    {"prompt": "\n\n".join(PAYLOADS[i : i + 42]), "response_a": "\n\n".join(PAYLOADS[i : i + 42]), "response_b": f"{i}"}
+    for i in range(0, len(PAYLOADS), 42)
+]
+
+
+@pytest.mark.parametrize("served", [MIXED], indirect=True, ids=["payloads"])
+def test_no_payload_does_anything(served, window):
     """All payloads as prompts and responses, and many as notes, names and guidelines."""
-    rows = [
-        {
-            "prompt": "\n\n".join(PAYLOADS[i : i + 42]),
-            "response_a": "\n\n".join(PAYLOADS[i : i + 42]),
-            "response_b": f"{i}",
-        }
-        for i in range(0, len(PAYLOADS), 42)
-    ]
-    fill(served.store, served_folder(served) / "payloads.jsonl", rows)
     eve = window().enter("<img src=x onerror=alert(1)>", "owner")
     blocked = []
     eve.page.on("console", lambda message: blocked.append(message.text) if message.type == "error" else None)
-    for _ in range(10 + len(rows)):
+    for _ in range(len(MIXED)):
         eve.page.keyboard.press("x")
-        eve.page.fill("#note", PAYLOADS[len(votes_of(served.store)) * 7], force=True)
+        eve.page.fill("#note", PAYLOADS[len(votes_of(served.store)) * 41], force=True)
         eve.press("f", "Flagged")
         eve.press("t", "a tie")
     eve.page.goto(served.url + "/guidelines")

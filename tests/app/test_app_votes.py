@@ -17,7 +17,7 @@ from prefloop.types import EnvironmentStop
 from .conftest import pairs, site_with
 from .test_app_texts import Seen
 
-MALFORMED = int(os.environ.get("PREFLOOP_MALFORMED", "200"))
+MALFORMED = int(os.environ.get("PREFLOOP_MALFORMED", "150"))
 REVIEW = {
     "task": "review",
     "prompt": "who wrote it?",
@@ -52,11 +52,11 @@ def order_on_screen(task):
 
 
 def test_left_and_right_are_stored_as_the_sides_that_stood_there(tmp_path):
-    made = site_with(tmp_path, pairs(24))
+    made = site_with(tmp_path, pairs(12))
     with made.store:
         annotator = made.signed_in("annotator")
         orders = set()
-        for number in range(24):
+        for number in range(12):
             task = annotator.post("/task", json={}).json()["task"]
             choice = "left" if number % 2 else "right"
             order = order_on_screen(task)
