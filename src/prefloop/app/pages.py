@@ -32,7 +32,7 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
     """A whole page, with links to what the person may see."""
     person: Person | None = getattr(request.state, "person", None)
     links = [] if person is None else [link for link in LINKS if _may_see(person, link[0])]
-    here = request.url.path
+    here = "/" + request.url.path.split("/")[1]
     html = fragment(template, person=person, links=links, here=here, **values)
     return HTMLResponse(html, status_code=status)
 

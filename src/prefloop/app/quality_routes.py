@@ -66,32 +66,25 @@ def where_people_differ(request: Request) -> HTMLResponse:
 
 def lines_of(report: QualityReport) -> list[Line]:
     """What holds of everybody together."""
-    low, high = report.human_ceiling
+    alpha = "Krippendorff's, nominal: 1 is perfect, 0 is chance"
+    again = "the same answer to the same question, asked again unannounced"
     lines = [
-        Line("Alpha", _agreement(report.alpha_nominal), "Krippendorff's, nominal: 1 is perfect, 0 is chance"),
-        Line(
-            "Agreement",
-            _rate(report.agreement),
-            f"of two who both decided; trained people reach {low:.0%} to {high:.0%}",
-        ),
-        Line(
-            "Self-consistency",
-            _rate(report.consistency),
-            "the same answer to the same question, asked again unannounced",
-        ),
+        Line("Alpha", _agreement(report.alpha_nominal), alpha),
+        Line("Agreement", _rate(report.agreement), "of two who both decided"),
+        Line("Self-consistency", _rate(report.consistency), again),
         Line("Gold questions", _rate(report.gold), "answered rightly"),
     ]
-    if report.alpha_ordinal is not None:
-        meaning = "Krippendorff's, on the scale from left clearly to right clearly"
-        lines.insert(1, Line("Alpha, ordinal", _agreement(report.alpha_ordinal), meaning))
-        lines.append(
-            Line(
-                "Shown first",
-                _rate(report.first),
-                f"chosen because it stood left? half is fair (p {report.first_p:.3f})",
-            )
-        )
-    return lines
+    if report.alpha_ordinal is None:
+        return lines
+    low, high = report.human_ceiling
+    scale = "Krippendorff's, on the scale from a clearly to b clearly"
+    ceiling = f"of two who both decided; people who were trained for it reach {low:.0%} to {high:.0%}"
+    lines[1:2] = [
+        Line("Alpha, ordinal", _agreement(report.alpha_ordinal), scale),
+        Line("Agreement", _rate(report.agreement), ceiling),
+    ]
+    fair = f"was chosen; half is fair (p = {report.first_p:.3f})"
+    return [*lines, Line("Shown on the left", _rate(report.first), fair)]
 
 
 def columns_of(one: AnnotatorQuality) -> list[str]:

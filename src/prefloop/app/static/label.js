@@ -36,7 +36,7 @@ function inWords(answer) {
 
 function showProgress({ done, today, left, seconds }) {
   const parts = [`${done} done`, `${today} today`, `${left} left`];
-  if (seconds !== null) parts.push(`${Math.round(seconds)} s each (median)`);
+  if (seconds !== null) parts.push(`${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s each (median)`);
   if (seconds !== null && left) parts.push(`about ${Math.max(1, Math.round((seconds * left) / 60))} min to go`);
   by("pace").textContent = parts.join(" · ");
   by("bar").max = Math.max(1, done + left);
