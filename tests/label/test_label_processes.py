@@ -127,7 +127,7 @@ def test_an_acknowledged_vote_survives_a_kill(
             while sum(len(diary(diaries / each)) for each in who) < before + len(who):
                 time.sleep(0.002)
             for pid in generator.sample(voters.pids, len(who)):
-                time.sleep(generator.uniform(0, 0.03))
+                time.sleep(generator.uniform(0, 0.2))
                 os.kill(pid, signal.SIGKILL)
             assert voters.codes() == [-signal.SIGKILL] * len(who)
             landed["killed"] += len(who)

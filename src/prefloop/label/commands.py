@@ -57,4 +57,7 @@ def opened(config: DatabaseSection, *, create: bool = False) -> Store:
 
 
 def _where(config: DatabaseSection) -> str:
-    return "" if config.database == "label.sqlite" else f" --database {shlex.quote(config.database)}"
+    if config.database == "label.sqlite":
+        return ""
+    # A URL may hold a password, which belongs into no log.
+    return f" --database {'URL' if '://' in config.database else shlex.quote(config.database)}"

@@ -27,10 +27,13 @@ PRIOR_VOTES = 1.0
 infinite strength."""
 TIE_MARGIN = 0.1
 """Bradley-Terry: closer strengths (in log-odds) are a tie."""
-SMOOTHING = 0.5
-"""Dawid-Skene: pseudo-votes in each cell of an annotator's confusion (Jeffreys)."""
+TRUST = ((4.0, 1.0, 1.0), (1.0, 4.0, 1.0), (1.0, 1.0, 4.0))
+"""Dawid-Skene: what is assumed of an annotator, as votes on items whose truth was known: right in four of six. Where few
+items have several votes, the votes alone do not tell, and the labels are then those of the majority."""
 CLASSES = ("a", "b", "neither")
 """What can be true of a pair; ties and "both bad" are "neither"."""
+MIRROR = [1, 0, 2]
+"""The classes with the sides exchanged."""
 
 
 def derive(
@@ -67,7 +70,8 @@ def judged(votes: Sequence[Vote], items: Mapping[str, Item]) -> list[tuple[Compa
 def annotator_fit(votes: Iterable[Vote], items: Mapping[str, Item]) -> tuple[DawidSkene, list[str], list[str]]:
     """Dawid and Skene's fit of the standing votes on pairs, its items and its annotators by number.
 
-    Gold questions are among the items, held at their answer: they say who errs.
+    Gold questions are among the items, held at their answer: they say who errs. Which response is called a means
+    nothing, so every item is fitted with its sides exchanged as well (its second half of the fit's rows).
     """
     opinions = by_item(votes)
     names = list(opinions)
@@ -77,8 +81,10 @@ def annotator_fit(votes: Iterable[Vote], items: Mapping[str, Item]) -> tuple[Daw
     for row, name in enumerate(names):
         for annotator, vote in opinions[name].items():
             counts[row, place[annotator], _class_of(vote.choice)] += 1
-    known = {row: _class_of(gold) for row, name in enumerate(names) if (gold := items[name].gold) is not None}
-    return dawid_skene(counts, smoothing=SMOOTHING, known=known, tolerance=1e-6), names, people
+    both = np.concatenate([counts, counts[:, :, MIRROR]])
+    gold = {row: _class_of(answer) for row, name in enumerate(names) if (answer := items[name].gold) is not None}
+    known = gold | {len(names) + row: MIRROR[true] for row, true in gold.items()}
+    return dawid_skene(both, smoothing=TRUST, known=known, tolerance=1e-6), names, people
 
 
 def _class_of(choice: str) -> int:
@@ -91,7 +97,7 @@ def _by_annotators(votes: Sequence[Vote], items: Mapping[str, Item], keep_ties: 
     if not opinions:
         return _made([], votes, items, keep_ties, lambda item_id: 0.0)
     fit, names, _ = annotator_fit(votes, items)
-    chances = dict(zip(names, fit.posterior.tolist(), strict=True))
+    chances = dict(zip(names, fit.posterior[: len(names)].tolist(), strict=True))
 
     def strength(item_id: str) -> float:
         for_a, for_b, neither = chances[item_id]

@@ -8,36 +8,22 @@ again is there already, also with its sides exchanged.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from prefloop.data.dialogue import is_dialogue, prompt_messages, short_hash, text_of
-from prefloop.data.fields import missing, required
+from prefloop.data.fields import required
 from prefloop.data.formats import compared_responses, judged_of, labelled_of, optional_text, pair_of
 from prefloop.data.rows import Row, shown, stream_rows
+from prefloop.label.columns import FIELDS, Kind, Values, kind_of_row
 from prefloop.label.records import GOLD_CHOICES, SKIP, Item
 from prefloop.types import InputError, Messages, Prompt
 
-Values = Mapping[str, Any]
-Kind = Literal["comparisons", "pairs", "responses", "response", "review"]
-
-REVIEW = "review"
-"""What `task` says in the rows of a review queue."""
-FIELDS: dict[Kind, tuple[str, ...]] = {
-    "comparisons": ("comparison_id", "prompt", "response_a", "response_b", "model_a", "model_b", "gold", "source"),
-    "pairs": ("prompt", "chosen", "rejected", "gold", "source"),
-    "responses": ("prompt", "responses", "models", "source"),
-    "response": ("prompt", "response", "model", "source"),
-    "review": ("task", "item_id", "prompt", "response", "gold", "source"),
-}
-"""What the rows of each kind have. Further columns are kept as facts, unless they look like one of these misspelt."""
-VOTE_FIELDS = ("choice", "verdict", "annotator_id", "reviewer")
 PAIR_GOLD = ("chosen", "rejected", "tie", "both_bad")
 MAX_RESPONSES = 64
 """Of one prompt: 2,016 pairs to draw from."""
@@ -115,15 +101,7 @@ def _add(new: Found, found: dict[str, Found], names: dict[str, str], counts: Cou
 
 def _items(row: Row, gathered: dict[str, _Answers], pairs_per_prompt: int) -> Iterator[Item]:
     values = row.values
-    kind = _kind(values)
-    _require_known(values, kind)
-    for field in VOTE_FIELDS:
-        if values.get(field) is not None:
-            remedy = "leave the column out; a right answer belongs into gold"
-            raise InputError("votes are not imported", field=field, remedy=remedy)
-    if values.get("gold") is not None and "gold" not in FIELDS[kind]:
-        remedy = "give a row of its own, with response_a and response_b or chosen and rejected"
-        raise InputError("a gold question has two responses", field="gold", remedy=remedy)
+    kind = kind_of_row(values)
     match kind:
         case "comparisons":
             yield _comparison(values)
@@ -136,37 +114,6 @@ def _items(row: Row, gathered: dict[str, _Answers], pairs_per_prompt: int) -> It
             _gather(row, gathered)
         case "review":
             yield _review(values)
-
-
-def _kind(values: Values) -> Kind:
-    names = values.keys()
-    if "task" in names:
-        if values["task"] != REVIEW:
-            raise InputError(f"unknown task {shown(values['task'])}", field="task", remedy=f"give {REVIEW}, or no task")
-        return "review"
-    if names & {"response_a", "response_b"}:
-        return "comparisons"
-    if names & {"chosen", "rejected"}:
-        return "pairs"
-    if "responses" in names:
-        return "responses"
-    if "response" in names:
-        return "response"
-    kinds: tuple[Kind, ...] = ("response", "responses", "pairs", "comparisons")
-    for kind in kinds:
-        _require_known(values, kind)
-    if values.get("prompt") is None:
-        raise missing("prompt", values, "judgments")
-    remedy = "give response_a and response_b, chosen and rejected, responses, or response"
-    raise InputError("the row has no responses", field="response_a", remedy=remedy)
-
-
-def _require_known(values: Values, kind: Kind) -> None:
-    """Refuse a column that looks like a misspelt field of the kind."""
-    for name in values.keys() - set(FIELDS[kind]):
-        close = difflib.get_close_matches(name.lower(), FIELDS[kind], n=1, cutoff=0.8)
-        if close and close[0] not in values:
-            raise InputError(f"unknown field; did you mean {close[0]}?", field=name, remedy="correct or rename it")
 
 
 def _comparison(values: Values) -> Item:

@@ -41,7 +41,8 @@ class Item:
     gold: str | None
     """The right answer, of a gold question."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What else its row said; `messages` where the prompt is more than one user turn."""
+    """What else its row said (`messages` where the prompt is more than one user turn). Not for annotators: who sees a
+    score or a reason judges that."""
 
 
 @dataclass(frozen=True)

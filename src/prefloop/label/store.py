@@ -31,7 +31,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from prefloop.label.migrations import migrate
-from prefloop.rundir import fsync_directory, locked, output_file
+from prefloop.rundir import DISK_FULL, fsync_directory, locked, output_file
 from prefloop.types import EnvironmentStop, InputError
 
 WAL_FROM = (3, 51, 3)
@@ -121,6 +121,11 @@ class Store:
             temporary.rename(target)
             fsync_directory(target.parent)
             return counted
+        except OSError as error:
+            # SQLite does not say which of the two files had no room.
+            if error.errno in DISK_FULL:
+                error.filename = str(target)
+            raise
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,7 @@ def stats(config: LabelStatsConfig) -> Told:
         raise InputError("holds no votes yet", path=config.database, remedy="prefloop label serve")
     reports = [quality(items, votes, kind=kind, seed=config.seed, num_resamples=config.num_resamples) for kind in kinds]
     queues = [disagreements(items, votes, kind=kind) for kind in kinds]
-    places = {}
+    places: dict[str, Any] = {}
     if queue is not None:
         write_rows(queue, [each.as_row() for found in queues for each in found])
         say(f"queue: {queue}")
@@ -62,7 +61,7 @@ def stats(config: LabelStatsConfig) -> Told:
             file.write(render_stats(reports, queues, database=config.database))
         say(f"page: {page}")
         places["html"] = str(page)
-    values = {
+    values: dict[str, Any] = {
         report.kind: {
             **report.as_values(),
             "num_disagreements": len(found),

@@ -37,7 +37,7 @@ class DawidSkene:
 def dawid_skene(
     counts: ArrayLike,
     *,
-    smoothing: float = 0.0,
+    smoothing: ArrayLike = 0.0,
     known: Mapping[int, int] | None = None,
     tolerance: float = 1e-8,
     max_iterations: int = 1000,
@@ -47,11 +47,13 @@ def dawid_skene(
     Args:
         counts: [items, annotators, classes], how often the annotator said the class of the item; an item without votes
             gets the prevalence.
-        smoothing: pseudo-votes in each cell of every annotator's confusion; 0 is the paper's maximum likelihood.
+        smoothing: pseudo-votes in each cell of every annotator's confusion, one number or [true class, said class]; 0
+            is the paper's maximum likelihood.
         known: item -> true class, for gold questions.
         tolerance: stop when no posterior changes by more.
 
-    EM finds a local maximum near the majority's view: where most err in the same way, so does the fit.
+    EM finds a local maximum near the majority's view: where most err in the same way, so does the fit. With one vote an
+    item nothing tells errors from truth, and without smoothing that favours the diagonal the fit may be anything.
     Source: Dawid & Skene (1979), "Maximum likelihood estimation of observer error-rates using the EM algorithm",
     equations 2.3 to 2.5 and 2.7.
     """
@@ -90,9 +92,9 @@ def _pin(posterior: Floats, known: Mapping[int, int] | None) -> None:
         posterior[item, true] = 1.0
 
 
-def _maximise(n: Floats, posterior: Floats, smoothing: float) -> tuple[Floats, Floats]:
+def _maximise(n: Floats, posterior: Floats, smoothing: ArrayLike) -> tuple[Floats, Floats]:
     """Equations 2.3 and 2.4: prevalence, and how each annotator errs."""
-    said = np.einsum("ij,ikl->kjl", posterior, n) + smoothing
+    said = np.einsum("ij,ikl->kjl", posterior, n) + np.asarray(smoothing, dtype=np.float64)
     totals = said.sum(axis=2, keepdims=True)
     even = np.full_like(said, 1.0 / n.shape[2])
     return posterior.mean(axis=0), np.where(totals > 0, said / np.maximum(totals, TINY), even)
