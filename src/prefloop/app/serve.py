@@ -28,7 +28,7 @@ def serve(config: LabelServeConfig) -> dict[str, Any]:
         from prefloop.label.people import invite
     except ImportError as error:
         raise not_installed(error) from error
-    with listen(config.host, config.port) as listening, opened(config, create=True) as store:
+    with listen(config.host, config.port) as listening, opened(config) as store:
         port = listening.getsockname()[1]
         name = f"[{config.host}]" if ":" in config.host else config.host
         url = config.public_url or f"http://{name}:{port}"
