@@ -10,6 +10,7 @@ from prefloop.app.access import ACCESS
 from prefloop.app.config import LabelServeConfig
 from prefloop.app.rate import Rate
 from prefloop.app.serve import hosts_of, serve
+from prefloop.app.web import make_app
 from prefloop.label.people import deactivate, events
 from prefloop.label.votes import votes_of
 from prefloop.types import InputError
@@ -127,6 +128,17 @@ def test_what_another_page_sends_is_refused(site, headers):
     del owner.headers["Origin"]
     assert owner.post("/people/invite", data={"name": "Eve", "role": "owner"}).status_code == 403
     assert site.rows() == before
+
+
+def test_on_this_machine_each_of_its_names_is_the_app(tmp_path):
+    made = site_with(tmp_path, pairs(1))
+    with made.store:
+        names = frozenset({"127.0.0.1", "localhost", "::1"})
+        made.app = make_app(made.store, made.config, url=made.url, port=8910, hosts=names)
+        for url in ("http://localhost:8910", "http://[::1]:8910", "http://127.0.0.1:8910"):
+            made.url = url
+            assert made.signed_in("annotator").post("/task", json={}).status_code == 200
+            assert made.signed_in("annotator").post("/task", headers={"Origin": "http://localhost"}).status_code == 403
 
 
 def test_a_page_of_the_app_may_with_either_header(site):
@@ -255,14 +267,14 @@ def test_others_reach_it_through_tls_only(tmp_path):
     behind = LabelServeConfig(host="0.0.0.0", public_url="https://Label.example:8443/")
     assert behind.public_url == "https://label.example:8443"
     assert hosts_of(behind) == {"label.example"}
+    assert LabelServeConfig(public_url="https://label.example:443").public_url == "https://label.example"
+    assert hosts_of(LabelServeConfig()) == {"127.0.0.1", "localhost", "::1"}
     for wrong in ("http://label.example", "https://", "https://a/b", "https://me@a"):
         with pytest.raises(ValueError, match="without a path"):
             LabelServeConfig(public_url=wrong)
 
 
 def test_behind_tls_the_cookie_is_secure(tmp_path):
-    from prefloop.app.web import make_app
-
     made = site_with(tmp_path, pairs(1))
     with made.store:
         url = "https://label.example"

@@ -22,9 +22,9 @@ PAYLOADS: list[str] = json.loads(Path(__file__).with_name("payloads.json").read_
 # Written here once more by hand: what may come out, whatever goes in.
 TABLE = {"table", "thead", "tbody", "tr", "th", "td"}
 HARMLESS = {*TABLE, "p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "span"}
-HARMLESS |= {"h4", "h5", "h6"}
+HARMLESS |= {"h2", "h3", "h4", "h5", "h6"}
 OURS = {"html", "head", "meta", "title", "link", "script", "body", "a", "header", "nav", "main", "section", "article"}
-OURS |= {"h1", "h2", "h3", "div", "b", "details", "summary", "caption"}
+OURS |= {"h1", "div", "b", "details", "summary", "caption"}
 OURS |= {"form", "label", "input", "select", "option", "textarea", "button"}
 
 
@@ -104,6 +104,8 @@ def test_no_mixture_becomes_more_than_text(parts):
 
 
 def test_markdown_is_set_and_addresses_can_be_read():
+    assert as_html("# a\n## b", top=2) == "<h2>a</h2>\n<h3>b</h3>\n"
+    assert as_html("# a\n##### b") == "<h4>a</h4>\n<h6>b</h6>\n"
     html = as_html("# Title\n**bold** [a survey](https://made.up/x) ![a chart](http://p.q/c.png)\nnext\n\n3. three")
     assert "<h4>Title</h4>" in html and "<strong>bold</strong>" in html and '<ol start="3">' in html
     text = Seen(html).text

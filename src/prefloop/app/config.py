@@ -39,4 +39,5 @@ class LabelServeConfig(DatabaseSection):
         parts = urlsplit(value)
         if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
             raise ValueError("give https://NAME or https://NAME:PORT, without a path")
-        return f"https://{parts.netloc.lower()}"
+        # As browsers say it: without the port that is understood.
+        return f"https://{parts.netloc.lower().removesuffix(':443')}"

@@ -39,10 +39,11 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Fence:
-    """Refuses what would change something and is not from a page of `origin`; adds the headers to every answer."""
+    """Refuses what would change something and is not from a page of `origins`; adds the headers to every answer."""
 
-    def __init__(self, app: App, *, origin: str) -> None:
-        self.app, self.origin = app, origin
+    def __init__(self, app: App, *, origins: frozenset[str], is_secure: bool) -> None:
+        self.app, self.is_secure = app, is_secure
+        self.origins = {origin.encode() for origin in origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -53,7 +54,7 @@ class Fence:
                 extra = dict(HEADERS)
                 # A page has somebody's work on it; whoever sits here next must not get it from the browser's memory.
                 extra["cache-control"] = "no-cache" if is_static else "no-store"
-                if self.origin.startswith("https://"):
+                if self.is_secure:
                     extra["strict-transport-security"] = "max-age=31536000"
                 named = [(name.encode(), value.encode()) for name, value in extra.items()]
                 event = {**event, "headers": [*event.get("headers", []), *named]}
@@ -70,7 +71,7 @@ class Fence:
         origin = [value for name, value in headers if name == b"origin"]
         if not site and not origin:
             return False
-        return site in ([], [b"same-origin"]) and origin in ([], [self.origin.encode()])
+        return site in ([], [b"same-origin"]) and (not origin or (len(origin) == 1 and origin[0] in self.origins))
 
 
 async def _refuse(send: Send) -> None:

@@ -20,21 +20,23 @@ from markupsafe import Markup
 
 MAX_MARKDOWN = 100_000
 """Characters up to which a text is read as Markdown; a longer one is shown as it is."""
-HEADINGS = {"h1": "h4", "h2": "h5", "h3": "h6", "h4": "h6", "h5": "h6", "h6": "h6"}
-"""A response's headings stand below those of the page, so that a screen reader's outline stays the page's."""
+TOP = 4
+"""Level of a text's first heading: below those of the page, so that a screen reader's outline stays the page's."""
 TAGS = frozenset(
-    {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "h4", "h5", "h6", "span"}
+    {"p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "span"}
+    | {"h2", "h3", "h4", "h5", "h6"}
     | {"table", "thead", "tbody", "tr", "th", "td"}
 )
 ATTRIBUTES = {"ol": {"start"}, "span": {"class"}}
 CLASSES = frozenset({"link", "address", "image"})
 
 
-def as_html(text: str, *, breaks: bool = True) -> Markup:
-    """Markdown as harmless HTML. `breaks`: a line of the text is a line on the screen, as models mean it."""
+def as_html(text: str, *, breaks: bool = True, top: int = TOP) -> Markup:
+    """Markdown as harmless HTML. `breaks`: a line of the text is a line on the screen, as models mean it. `top`: level
+    of its first heading."""
     if len(text) > MAX_MARKDOWN:
         return Markup('<pre class="plain">{}</pre>').format(text)
-    return cleaned(_reader(breaks).render(text))
+    return cleaned(_reader(breaks).render(text, {"top": top}))
 
 
 def cleaned(html: str) -> Markup:
@@ -70,7 +72,8 @@ def _reader(breaks: bool) -> MarkdownIt:
 
 def _lower_headings(state: StateCore) -> None:
     for token in state.tokens:
-        token.tag = HEADINGS.get(token.tag, token.tag)
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1:]) + state.env['top'] - 1)}"
 
 
 def _link_open(self: Any, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:

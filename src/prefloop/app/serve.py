@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from prefloop.app.config import LabelServeConfig
 from prefloop.console import say
@@ -46,5 +47,4 @@ def hosts_of(config: LabelServeConfig) -> frozenset[str]:
     hosts = allowed_hosts(config.host) or frozenset()
     if config.public_url is None:
         return hosts
-    name = config.public_url.removeprefix("https://").partition(":")[0]
-    return hosts | {name}
+    return hosts | {urlsplit(config.public_url).hostname or ""}

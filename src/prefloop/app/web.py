@@ -43,7 +43,14 @@ def make_app(store: Store, config: LabelServeConfig, *, url: str, port: int, hos
     api.add_exception_handler(EnvironmentStop, _stopped)
     api.add_exception_handler(OSError, _stopped)
     guard = Guard(api, hosts=hosts, token=None, max_body_bytes=config.max_body_bytes)
-    return Fence(guard, origin=url)
+    return Fence(guard, origins=_origins(url, port, hosts), is_secure=is_secure)
+
+
+def _origins(url: str, port: int, hosts: frozenset[str]) -> frozenset[str]:
+    """What a browser can call a page of the app: on this machine, by each of its names."""
+    if url.startswith("https://"):
+        return frozenset({url})
+    return frozenset(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for host in hosts)
 
 
 def _told(request: Request, status: int, detail: str, headers: Any = None) -> Response:

@@ -119,6 +119,7 @@ async function next(before = "") {
   const answer = await post("/task", {});
   if (!answer.ok) {
     showTask(null);
+    say(before || "No task.");
     showProblem(`${before} The next task did not come: ${answer.why}.`.trim(), { signedOut: answer.status === 401 });
     return;
   }
@@ -215,7 +216,9 @@ async function undo() {
   const ids = remembered();
   // With the id, an answer that gets lost on the way does not make a second undo of the next press.
   const answer = await post("/undo", { submission_id: ids.at(-1) ?? null });
-  if (answer.ok || answer.final) localStorage.setItem(`prefloop.saved.${person}`, JSON.stringify(ids.slice(0, -1)));
+  // Refused where a newer vote came from another browser: then the next press takes back the newest, whichever it is.
+  const left = answer.final ? [] : ids.slice(0, -1);
+  if (answer.ok || answer.final) localStorage.setItem(`prefloop.saved.${person}`, JSON.stringify(left));
   if (!answer.ok) showProblem(`Nothing was taken back: ${answer.why}.`, { signedOut: answer.status === 401 });
   else if (answer.body.undone === null) say("There is nothing to take back.");
   else {
