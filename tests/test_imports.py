@@ -15,6 +15,7 @@ from prefloop.cli import COMMANDS
 
 SOURCE = Path(prefloop.__file__).parent
 TORCH_FREE_PACKAGES = (
+    "app",
     "audit",
     "data",
     "gate",

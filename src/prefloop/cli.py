@@ -291,6 +291,12 @@ COMMANDS: dict[str, Command] = {
         summary="Copy the labelling database while people work.",
         example="prefloop label backup --out backups/label-monday.sqlite",
     ),
+    "label serve": Command(
+        config="prefloop.app.config:LabelServeConfig",
+        run="prefloop.app.serve:serve",
+        summary="Let people judge pairs and review responses, in their browsers.",
+        example="prefloop label serve --database label.sqlite",
+    ),
     "label stats": Command(
         config="prefloop.recipes.label_config:LabelStatsConfig",
         run="prefloop.recipes.label_stats:stats",

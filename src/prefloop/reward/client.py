@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import ssl
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 import httpx2
 
+from prefloop.reward.address import is_loopback
 from prefloop.types import EnvironmentStop, InputError
 
 
@@ -63,14 +63,6 @@ class Client:
                         return response
                     failure = f"status {response.status_code} {first_line(response)}".rstrip()
         raise EnvironmentStop(f"{self.what} {self.url}: {failure} (tried {patience.retries + 1} times)")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def token_from(variable: str | None, *, field: str) -> str | None:

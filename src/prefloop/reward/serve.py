@@ -9,27 +9,22 @@ prompt off the query. One request is scored at a time. For browsers there is not
 
 from __future__ import annotations
 
-import socket
 import threading
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from prefloop.console import say
 from prefloop.data.dialogue import prompt_id_of, prompt_messages, require_prompt
 from prefloop.models.load import default_device
-from prefloop.reward.client import is_loopback, token_from
+from prefloop.reward.address import allowed_hosts, is_loopback, listen, not_installed, server_of
+from prefloop.reward.client import token_from
 from prefloop.reward.config import RewardServeConfig
 from prefloop.reward.guard import App, Guard
 from prefloop.reward.scorer import Response, Scorer
 from prefloop.reward.scoring import load_scorer
 from prefloop.types import EnvironmentStop, InputError, Message, Messages, Prompt
 
-if TYPE_CHECKING:
-    import uvicorn
-
-LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
-ANY_ADDRESS = frozenset({"0.0.0.0", "::"})
 PATH = "/get_reward"
 
 
@@ -98,7 +93,7 @@ def make_app(
         from fastapi.exceptions import RequestValidationError
         from fastapi.responses import JSONResponse
     except ImportError as error:
-        raise _not_installed(error) from error
+        raise not_installed(error) from error
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     lock = threading.Lock()
 
@@ -129,50 +124,6 @@ def make_app(
         return answer if spread is None else {**answer, "score_spread": spread}
 
     return Guard(app, hosts=hosts, token=token, max_body_bytes=max_body_bytes)
-
-
-def allowed_hosts(host: str) -> frozenset[str] | None:
-    """The names under which a server bound to `host` may be asked; None where it is bound to every address.
-
-    Then its names are unknown, and the token alone keeps others out.
-    """
-    if host in ANY_ADDRESS:
-        return None
-    return frozenset({host.lower()}) | (LOOPBACK_NAMES if is_loopback(host) else frozenset())
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises InputError where the address cannot be had."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        problem = f"cannot listen on {host} port {port} ({(error.strerror or str(error)).lower()})"
-        raise InputError(problem, field="port", remedy="give another --port or --host") from error
-
-
-def server_of(app: App) -> uvicorn.Server:
-    """One worker that serves `app` on sockets that it is given. Raises InputError where uvicorn is not installed."""
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise _not_installed(error) from error
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=10,
-        )
-    )
-
-
-def _not_installed(error: ImportError) -> InputError:
-    return InputError(f"serving needs the package {error.name}", remedy="pip install 'prefloop[app]'")
 
 
 def serve(config: RewardServeConfig) -> dict[str, Any]:

@@ -1,0 +1,22 @@
+"""A posted HTML form as text fields."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+from fastapi import HTTPException, Request
+
+MAX_FIELDS = 10
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """The fields of a form, the last of each name. Raises HTTPException 415 or 422 for what is none."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise HTTPException(415, "send a form (application/x-www-form-urlencoded)")
+    body = await request.body()
+    try:
+        text = body.decode("ascii")
+        return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS))
+    except ValueError as error:
+        raise HTTPException(422, "this is no form that can be read") from error
