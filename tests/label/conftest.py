@@ -73,7 +73,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def store(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """An empty SQLite database, in which people have the same ids each time: what is drawn for them is drawn from those."""
+    """An empty SQLite database. People have the same ids each time, and what is drawn for them is drawn from those."""
     numbers = itertools.count(1)
     monkeypatch.setattr(secrets, "token_hex", lambda size: f"{next(numbers):0{2 * size}x}")
     with open_store(str(tmp_path / "label.sqlite"), clock=clock) as opened:
