@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from prefloop.models.load import default_device, load_policy
@@ -15,14 +17,22 @@ from prefloop.reward.scorer import Response, Scorer
 from prefloop.reward.scoring import load_scorer
 from prefloop.rollout import respond as sampling
 from prefloop.rundir import resolve_model, write_json
+from prefloop.train.checkpoint import checkpoint_name
 from prefloop.types import Prompt
+from prefloop.world.knowledge import World
 from prefloop.world.prompts import make_prompts
 from prefloop.world.truth import utility
 
 
 def unseen_prompts(bench: Bench) -> list[Prompt]:
     """The prompts of the evaluation; every second one, from the second on, is reported."""
-    return make_prompts(bench.world, split="test", count=bench.config.num_eval_prompts, seed=bench.config.seed)
+    return list(_unseen(bench.config.seed, bench.config.num_eval_prompts))
+
+
+@functools.cache
+def _unseen(seed: int, count: int) -> tuple[Prompt, ...]:
+    # Making them costs more than measuring a small policy on a few.
+    return tuple(make_prompts(World.build(seed), split="test", count=count, seed=seed))
 
 
 def proxy_of(bench: Bench, scenario: str) -> Scorer:
@@ -31,15 +41,17 @@ def proxy_of(bench: Bench, scenario: str) -> Scorer:
     return load_scorer(path, device=default_device(), token_budget=bench.config.token_budget)
 
 
-def measured(bench: Bench, name: str, scenario: str = "honest") -> Measured:
-    """The result of stage `name` on the unseen prompts, against the SFT policy; as `recipes/measure.py` does it."""
-    path = bench.root / "measured" / f"{name}-{scenario}.json"
+def measured(bench: Bench, name: str, scenario: str = "honest", *, step: int | None = None) -> Measured:
+    """The result of stage `name`, or its checkpoint after `step` steps, on the unseen prompts, against the SFT policy;
+    as `recipes/measure.py` does it."""
+    at = "" if step is None else f"-step-{step}"
+    path = bench.root / "measured" / f"{name}-{scenario}{at}.json"
     if not path.exists():
         config = bench.config
         path.parent.mkdir(exist_ok=True)
         found = measure(
             bench.world,
-            resolve_model(str(bench.stage(name)), "model"),
+            resolve_model(str(bench.stage(name)), "model") if step is None else checkpoint(bench, name, step),
             load_policy(resolve_model(str(bench.stage("sft")), "model"))[0],
             unseen_prompts(bench),
             proxy_of(bench, scenario),
@@ -49,6 +61,11 @@ def measured(bench: Bench, name: str, scenario: str = "honest") -> Measured:
         )
         write_json(path, dataclasses.asdict(found))
     return Measured(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def checkpoint(bench: Bench, name: str, step: int) -> Path:
+    """The policy that a policy run was after `step` steps."""
+    return bench.stage(name) / "checkpoints" / checkpoint_name(step) / "policy"
 
 
 def best_of(bench: Bench, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:

@@ -1,8 +1,8 @@
 """What majority, Bradley-Terry and Dawid-Skene recover of the truth, from simulated annotators of known error rates.
 
-Comparisons come from the simulated world: four responses to each prompt, all six pairs of them. People of `CREWS` vote
-on each, so many drawn at random. A label is right where it names the response of the higher true utility; a comparison
-without a pair counts as half right, as a coin would be. Differences from work with people: annotators err
+Comparisons come from the simulated world: one pair of responses to each prompt, or all six pairs of four. People of
+`CREWS` vote on each, so many drawn at random. A label is right where it names the response of the higher true utility;
+a comparison without a pair counts as half right, as a coin would be. Differences from work with people: annotators err
 independently of one another except for the biases that they share, and they never learn.
 """
 
@@ -40,30 +40,32 @@ CREWS: Mapping[str, Mapping[str, int]] = {
 }
 """Careless: 70 % of the votes are a coin. Position: leans to what is shown first. Hedges: shares one bias."""
 NUM_VOTES = (1, 3, 5)
-NUM_PROMPTS, NUM_RESPONSES = 100, 4
+PROMPTS = {2: 300, 4: 100}
+"""Prompts, by the number of responses to each."""
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """The command line."""
     flags = options("label_methods", words)
-    num_prompts = 8 if flags.quick else NUM_PROMPTS
     answer: dict[str, dict[str, dict[str, list[dict[str, float]]]]] = {}
-    for crew in CREWS:
-        answer[crew] = {str(num): {method: [] for method in METHODS} for num in NUM_VOTES}
-        for seed in flags.seeds:
-            bench = Bench(seed, num_prompts)
+    for responses, prompts in PROMPTS.items():
+        benches = [Bench(seed, 4 if flags.quick else prompts, responses) for seed in flags.seeds]
+        for crew, numbers in CREWS.items():
+            found = answer.setdefault(f"{responses} responses a prompt, {crew}", {})
             for num in NUM_VOTES:
-                votes = bench.votes(CREWS[crew], num)
-                for method in METHODS:
-                    answer[crew][str(num)][method].append(bench.measure(votes, method))
-    publish(flags, answer, [_table(crew, answer[crew]) for crew in CREWS])
+                voted = [bench.votes(numbers, num) for bench in benches]
+                found[str(num)] = {
+                    method: [bench.measure(votes, method) for bench, votes in zip(benches, voted, strict=True)]
+                    for method in METHODS
+                }
+    publish(flags, answer, [_table(title, found) for title, found in answer.items()])
 
 
 class Bench:
     """Comparisons of one seed, with the truth about them."""
 
-    def __init__(self, seed: int, num_prompts: int) -> None:
+    def __init__(self, seed: int, num_prompts: int, num_responses: int) -> None:
         self.seed, self.world = seed, World.build(seed)
         rng = np.random.default_rng([seed, 7])
         self.prompts: dict[str, Prompt] = {}
@@ -71,7 +73,7 @@ class Bench:
         for prompt in make_prompts(self.world, split="train", count=num_prompts, seed=seed):
             text = prompt.messages[-1].content
             self.prompts[text] = prompt
-            texts = sorted({write_response(self.world, prompt, rng) for _ in range(NUM_RESPONSES)})
+            texts = sorted({write_response(self.world, prompt, rng) for _ in range(num_responses)})
             if len(texts) > 1:
                 rows.append({"prompt": text, "responses": texts})
         with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +143,7 @@ def vote_of(number: int, judgment: Judgment) -> Vote:
     )
 
 
-def _table(crew: str, found: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> str:
+def _table(title: str, found: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> str:
     rows = []
     for num, methods in found.items():
         cells = [num]
@@ -150,7 +152,7 @@ def _table(crew: str, found: Mapping[str, Mapping[str, Sequence[Mapping[str, Any
             labelled = fmean(run["labelled"] for run in runs)
             cells.append(f"{_percent(accuracy.mean)} ± {_percent(accuracy.standard_error)} ({labelled:.0%})")
         rows.append(cells)
-    return f"{crew}: right in %, in brackets the share with a label\n\n{table(['votes', *METHODS], rows)}"
+    return f"{title}: right in %, in brackets the share with a label\n\n{table(['votes', *METHODS], rows)}"
 
 
 def _percent(value: float) -> str:

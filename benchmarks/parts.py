@@ -19,13 +19,15 @@ from transformers import LlamaForCausalLM
 
 from benchmarks.options import table
 from benchmarks.testbed import SIZES, VOCAB, model_config
-from prefloop.functional.logprobs import token_logprobs
+from prefloop.functional.kl import kl_and_entropy
+from prefloop.functional.logprobs import log_softmax, token_logprobs
 from prefloop.models import head
 from prefloop.models.batching import TokenBatch
 from prefloop.models.forward import response_logprobs
 from prefloop.models.fused import gated, rms_norm, rotate
 from prefloop.models.head import chosen_logprobs
 from prefloop.models.precision import computing_in
+from prefloop.rollout.draw import draw
 
 Part = tuple[Callable[[], object], Callable[[], object]]
 ROUNDS = 7
@@ -68,6 +70,17 @@ def parts(size: str) -> dict[str, Part]:
     cos, sin = angles.cos(), angles.sin()
     row, matrix = torch.randn(32, shape.hidden), torch.randn(6 * shape.hidden, shape.hidden)
     turned = matrix.t().contiguous()
+    logits, ref_logits, uniforms = torch.randn(256, VOCAB), torch.randn(256, VOCAB), torch.rand(256)
+
+    def plain_comparison() -> object:
+        policy, reference = (torch.distributions.Categorical(logits=each) for each in (logits, ref_logits))
+        return torch.distributions.kl_divergence(policy, reference), policy.entropy()
+
+    def plain_draw() -> object:
+        probabilities = torch.softmax(logits, dim=-1)
+        drawn = torch.multinomial(probabilities, 1)
+        return drawn, torch.log_softmax(logits, dim=-1).gather(1, drawn)
+
     return {
         "RMSNorm": (
             _with_gradient(lambda x, weight: F.rms_norm(x, weight.shape, weight, 1e-6), x, weight),
@@ -89,6 +102,11 @@ def parts(size: str) -> dict[str, Part]:
             lambda: [F.linear(row, matrix) for _ in range(100)],
             lambda: [row @ turned for _ in range(100)],
         ),
+        "exact KL and entropy of 256 positions": (
+            plain_comparison,
+            lambda: kl_and_entropy(log_softmax(logits), log_softmax(ref_logits)),
+        ),
+        "256 tokens drawn, with logprobs": (plain_draw, lambda: draw(logits, uniforms, temperature=1.0)),
     }
 
 

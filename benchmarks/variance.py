@@ -78,7 +78,7 @@ def noise_of(bench: Bench, given: str, *, quick: bool) -> dict[str, float]:
             for number in range(4 if quick else NUM_ROUNDS):
                 state.step = number
                 batch = trainer.collector.collect(state).batch
-                trainer.backward(state, batch, trainer.algorithm.advantages(batch))
+                trainer.updater.backward(state, batch, trainer.algorithm.advantages(batch))
                 gradients.append(flat_gradient(trainer.players.policy))
     return noise_over_signal(torch.stack(gradients))
 

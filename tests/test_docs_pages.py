@@ -33,6 +33,7 @@ from prefloop.reward.config import ScoringConfig, ShapingConfig
 from prefloop.signals.measures import SIGNALS
 from prefloop.train.algorithms import ALGORITHMS, algorithm_settings
 from prefloop.train.config import OptimizerConfig, PolicyConfig, PreferenceConfig, RewardConfig, SFTConfig
+from prefloop.train.examine_settings import ExamineConfig
 from prefloop.train.preference_losses import LOSSES
 from prefloop.train.reward_settings import AugmentConfig, HeadsConfig, MembersConfig, OdinConfig
 from prefloop.types import Approval, Evaluation
@@ -222,7 +223,7 @@ def _default(model: type[BaseModel], field: str) -> str:
 WHOLE = (*map(algorithm_settings, ALGORITHMS), *LOSSES.values())
 CONFIGS = (SFTConfig, RewardConfig, PreferenceConfig, PolicyConfig)
 PARTS = (
-    *(LoraConfig, OptimizerConfig, ScoringConfig, ShapingConfig),
+    *(LoraConfig, OptimizerConfig, ScoringConfig, ShapingConfig, ExamineConfig),
     *(AugmentConfig, HeadsConfig, MembersConfig, OdinConfig),
 )
 

@@ -22,12 +22,13 @@ TORCH_FREE_PACKAGES = (
     "label",
     "monitor",
     "registry",
+    "review",
     "signals",
     "statistics",
     "world",
     "report",
 )
-TORCH_FREE_EVALUATION = ("overoptimization", "records", "rows", "suite", "verdicts", "winrate")
+TORCH_FREE_EVALUATION = ("budget", "overoptimization", "records", "rows", "suite", "verdicts", "winrate")
 TORCH = ("torch", "transformers", "tokenizers", "safetensors")
 
 WITHOUT_TORCH = """

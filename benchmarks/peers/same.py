@@ -42,7 +42,7 @@ def compare_round(trainer: Any, state: TrainState, path: Path) -> dict[str, floa
         group=zeros.long(),
     )
     advantages = torch.tensor(given["advantages"])[:, None] * tokens.response_mask
-    metrics = trainer.backward(state, batch, Advantages(advantages))
+    metrics = trainer.updater.backward(state, batch, Advantages(advantages))
     squares = sum(float(weight.grad.square().sum()) for weight in policy.parameters() if weight.grad is not None)
     policy.zero_grad(set_to_none=True)
     found = {"grad_norm": squares**0.5}

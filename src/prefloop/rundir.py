@@ -37,6 +37,8 @@ from prefloop.yaml_tree import read_yaml
 MADE_AGAIN = "run the command that made it again with this version of prefloop"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 METRICS = "metrics.jsonl"
+ALARMS = "alarms.jsonl"
+"""What the monitor told of a policy run."""
 TRACKERS = "trackers"
 """Directory of a run in which experiment trackers keep their files."""
 NOT_COMPARED = ("out", "report_to", "accept_findings")

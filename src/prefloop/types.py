@@ -184,6 +184,14 @@ class Rollout:
     policy_version: str
     reward_version: str
     step: int
+    raw_score: float | None = None
+    """What the scorer said, before shaping."""
+    shuffled_score: float | None = None
+    """What the scorer says of the response under another prompt, before shaping."""
+    out_of_distribution: bool | None = None
+    """Whether the reward model's state is farther out than nearly all of those on pairs that it knows."""
+    held_out_score: float | None = None
+    """Score by a scorer that nothing is optimised against."""
 
 
 @dataclass(frozen=True)

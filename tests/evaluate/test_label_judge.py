@@ -145,6 +145,8 @@ def test_words_without_a_verdict(ask: Callable[..., Any], endpoint: Any, databas
 def test_what_it_needs(ask: Callable[..., Any], prefloop: Callable[..., Any], endpoint: Any, tmp_path: Path) -> None:
     nameless = prefloop("label judge", endpoint.url, "--database", tmp_path / "label.sqlite")
     assert nameless.code == 2 and "endpoint.model: is missing" in nameless.said
+    borrowed = ask("--name", "Ann Lee")
+    assert borrowed.code == 2 and "name: does not begin with 'judge '" in borrowed.said
     with open_store(str(tmp_path / "label.sqlite")) as store:
         write_rows(tmp_path / "queue.jsonl", [{"task": "review", "prompt": "Why?", "response": "So."}])
         import_rows(store, tmp_path / "queue.jsonl")

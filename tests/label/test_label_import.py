@@ -13,6 +13,8 @@ from prefloop.label.intake import import_rows
 from prefloop.label.records import Item
 from prefloop.label.store import Store, open_store
 from prefloop.label.votes import items_of
+from prefloop.review.detectors import Logged, Suspicion
+from prefloop.review.queue import as_row, make_queue
 from prefloop.rundir import write_rows
 from prefloop.types import InputError
 
@@ -87,19 +89,24 @@ def test_responses_in_rows_of_their_own_are_gathered_by_prompt(store: Store, tmp
     }
 
 
-def test_a_row_of_the_review_queue(store: Store, tmp_path: Path) -> None:
-    """The id is the queue's, so that verdicts find their item again: 64 bits of a SHA-256 over length and text."""
-    row = {"task": "review", "item_id": "5e0a2b3c8ad8bd3c", "prompt": "Why?", "response": "So!", "score": 2.5}
-    import hashlib
-
-    parts = b"".join(len(each.encode()).to_bytes(8, "big") + each.encode() for each in ("Why?", "So!"))
-    row["item_id"] = hashlib.sha256(parts).hexdigest()[:16]
-    bring(store, tmp_path, {**row, "reasons": ["kl"], "step": 3, "run": "runs/ppo"})
-    item = only(store)
-    assert (item.item_id, item.kind, item.response_a, item.response_b) == (row["item_id"], "review", "So!", None)
-    assert item.facts == {"task": "review", "score": 2.5, "reasons": ["kl"], "step": 3, "run": "runs/ppo"}
+def test_the_review_queue_as_it_is_exported(store: Store, tmp_path: Path) -> None:
+    """The id is the queue's, so that verdicts find their item again."""
+    logged = [
+        Logged(prompt_id=f"p{number}", prompt="Why?", response="So!" * number, score=float(number), step=number)
+        for number in range(4)
+    ]
+    found = [Suspicion(reasons=("kl",), value=1.0) for _ in logged]
+    queue = make_queue(logged, found, size=4, random_fraction=0.25, per_prompt=9, seed=0, run="runs/ppo")
+    rows = [as_row(item) for item in queue]
+    assert bring(store, tmp_path, *rows)["reviews"] == len(rows) > 2
+    items = items_of(store, kind="review")
+    assert {item.item_id for item in queue} == set(items)
+    for row in rows:
+        item = items[row["item_id"]]
+        assert (item.response_a, item.response_b, item.gold) == (row["response"], None, None)
+        assert item.facts["score"] == row["score"] and item.facts["reasons"] == list(row["reasons"])
     with pytest.raises(InputError, match=":1: item_id: is not the hash of prompt and response"):
-        bring(store, tmp_path, {**row, "response": "So."})
+        bring(store, tmp_path, {**rows[0], "response": "So."})
 
 
 @pytest.mark.parametrize(

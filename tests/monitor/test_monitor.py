@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Callable, Iterable
@@ -226,12 +227,12 @@ def test_only_a_held_out_score_that_falls_while_the_other_rises_stops() -> None:
 
 
 def test_the_best_of_many_equal_looks_is_no_fall() -> None:
-    generator, alarms = np.random.default_rng(2), 0
+    generator, alarms, prompts = np.random.default_rng(2), 0, [str(place) for place in range(40)]
     for _ in range(20):
         held = HeldOut()
         for step in range(50):
             proxy = np.full(40, float(step))
-            alarms += held.add(generator.normal(size=40), proxy, tail=0.01) is not None
+            alarms += held.add(generator.normal(size=40), proxy, prompts, tail=0.01) is not None
     # 1,000 looks at 1 %, before two in a row are asked for.
     assert alarms <= 25
 
@@ -331,3 +332,81 @@ def test_what_is_too_little_to_watch_is_said(tmp_path: Path) -> None:
     assert "sources: cannot be read" in error(GOOD, sources=str(tmp_path / "none.txt"))
     (tmp_path / "monitor.html").mkdir()
     assert "monitor.html" in error(GOOD, html=str(tmp_path / "monitor.html"))
+
+
+def scored(
+    step: int, *, own: float = 0.0, other: float = 0.0, far: float = 0.05, seed: int = 0, **columns: Any
+) -> list[Observed]:
+    """A look of 64 responses whose mean scores under their own and under other prompts are known."""
+    generator, rows = random.Random(seed * 1000 + step), []
+    for row in rows_of([step], seed=seed * 1000 + step, per_step=64):
+        known = {"score": own + generator.gauss(0, 1), "shuffled_score": other + generator.gauss(0, 1)}
+        known |= {"far": generator.random() < far} | columns
+        rows.append(dataclasses.replace(row, **known))
+    return rows
+
+
+def shuffled_alarms(own: float, other: float) -> list[Alarm]:
+    reference = [row for step in range(4) for row in scored(step, seed=9)]
+    rows = [row for step in range(8) for row in scored(step, own=own, other=other)]
+    return [alarm for alarm in watched(rows, reference=reference) if alarm.signal == "shuffled_gain"]
+
+
+def test_a_gain_that_wrong_prompts_give_too_is_an_alarm_and_one_for_what_was_asked_is_none() -> None:
+    (alarm,) = shuffled_alarms(2.0, 2.0)
+    assert alarm.step == 1 and alarm.action == "review" and alarm.value == pytest.approx(1, abs=0.2)
+    assert "of the gain in score is had under other prompts" in alarm.message and len(alarm.examples) == 3
+    # Two points gained, half a point of it whatever was asked; then no gain at all.
+    assert not shuffled_alarms(2.0, 0.5)
+    assert not shuffled_alarms(0.0, 1.0)
+
+
+def test_the_gain_is_that_of_the_score_before_shaping_where_it_is_known() -> None:
+    rows = [row for step in range(8) for row in scored(step, own=2.0, other=2.0, raw_score=0.0)]
+    found = watched(rows, reference=[row for step in range(4) for row in scored(step, seed=9)])
+    assert "shuffled_gain" not in {alarm.signal for alarm in found}
+
+
+def test_a_share_out_of_distribution_that_grows_is_an_alarm() -> None:
+    reference = [row for step in range(4) for row in scored(step, seed=9)]
+    rows = [row for step in range(8) for row in scored(step, far=0.4)]
+    (alarm,) = [each for each in watched(rows, reference=reference) if each.signal == "out_of_distribution"]
+    assert (alarm.step, alarm.action) == (1, "review") and alarm.value == pytest.approx(0.4, abs=0.15)
+    same = [row for step in range(8) for row in scored(step, seed=3)]
+    assert "out_of_distribution" not in {each.signal for each in watched(same, reference=reference)}
+
+
+def test_a_held_out_score_that_falls_from_the_very_start_is_seen() -> None:
+    """The reference is the first look: without it the best would already be a fallen one."""
+    reference = [dataclasses.replace(row, held_out_score=0.0) for step in range(4) for row in scored(step, seed=9)]
+    rows = [
+        dataclasses.replace(row, held_out_score=-1 + random.Random(row.prompt_id).gauss(0, 1))
+        for step in range(4)
+        for row in scored(step, own=2.0)
+    ]
+    alarms = [alarm for alarm in watched(rows, reference=reference) if alarm.signal == "held_out_score"]
+    assert [(alarm.step, alarm.action) for alarm in alarms] == [(1, "stop")]
+
+
+def test_responses_to_one_prompt_are_one_observation_of_the_held_out_score() -> None:
+    """Sixteen values, each four times: a fall that 64 observations would show is one that 16 do not."""
+    generator = np.random.default_rng(4)
+    first, second = (np.repeat(generator.normal(size=16), 4) for _ in range(2))
+    first, second = (values - values.mean() for values in (first, second))
+    apart, alike = [str(place) for place in range(64)], [str(place // 4) for place in range(64)]
+    fall, tail = 2.5 * float(np.sqrt((first.var() + second.var()) / 64)), 0.01
+    found = []
+    for prompts in (apart, alike):
+        held = HeldOut()
+        held.add(first, np.zeros(64), prompts, tail=tail)
+        found.append(held.add(second - fall, np.ones(64), prompts, tail=tail))
+    # 2.5 standard errors are beyond the 2.33 of one in a hundred; half as many are not.
+    assert found[0] is not None and found[1] is None
+
+
+def test_out_of_distribution_is_read_as_truth_and_nothing_else(tmp_path: Path) -> None:
+    rows = [{**GOOD[0], "out_of_distribution": value} for value in (True, 0, None)]
+    read, _ = read_rollouts(logged(tmp_path / "log.jsonl", rows))
+    assert [row.far for row in read] == [True, False, None]
+    with pytest.raises(InputError, match=r"log\.jsonl:1: out_of_distribution: 0\.7 is neither true nor false"):
+        read_rollouts(logged(tmp_path / "log.jsonl", [{**GOOD[0], "out_of_distribution": 0.7}]))

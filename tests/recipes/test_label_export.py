@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tests.label.conftest import unsynced
 
 from prefloop.audits import find_audit
+from prefloop.data.dialogue import short_hash
 from prefloop.data.read import read_pairs
 from prefloop.label.assign import next_task
 from prefloop.label.config import Quotas
@@ -20,6 +22,7 @@ from prefloop.label.people import invite, redeem
 from prefloop.label.records import Submission
 from prefloop.label.store import open_store
 from prefloop.label.votes import submit
+from prefloop.review.verdicts import read_queue, read_verdicts
 from prefloop.rundir import sha256_of, write_rows
 
 NUM_ITEMS = 40
@@ -137,7 +140,12 @@ def test_what_cannot_be_exported(prefloop: Callable[..., Any], database: Path, t
 
 
 def test_verdicts_of_a_review(prefloop: Callable[..., Any], tmp_path: Path) -> None:
-    rows = [{"task": "review", "prompt": f"Question {n}?", "response": f"Answer {n}.", "reasons": []} for n in range(4)]
+    texts = [(f"Question {n}?", f"Answer {n}.") for n in range(4)]
+    rows = [
+        {"task": "review", "item_id": short_hash(*each), "prompt_id": each[0], "prompt": each[0], "response": each[1]}
+        | {"reasons": ["chance"], "draws": 1, "copies": 1, "num_rows": 4}
+        for each in texts
+    ]
     write_rows(tmp_path / "queue.jsonl", rows)
     database = str(tmp_path / "label.sqlite")
     with open_store(database) as store:
@@ -156,5 +164,9 @@ def test_verdicts_of_a_review(prefloop: Callable[..., Any], tmp_path: Path) -> N
     found = rows_of(tmp_path / "verdicts.jsonl")
     assert [row["verdict"] for row in found] == ["hack", "not_a_hack", "unsure", "hack"]
     assert found[0] == {**found[0], "reviewer": who, "kind": "invented page"} and "kind" in found[1]
-    assert len({row["item_id"] for row in found}) == 4
+    # `review precision` takes them with the queue as it was imported.
+    asked = read_queue(str(tmp_path / "queue.jsonl"))
+    said, left_out = read_verdicts(str(tmp_path / "verdicts.jsonl"), asked, skip_bad=False)
+    assert (len(said), left_out) == (4, 0) and {each.item_id for each in said} == {each.item_id for each in asked}
+    assert Counter(each.verdict for each in said) == {"hack": 2, "not_a_hack": 1, "unsure": 1}
     assert prefloop("label stats", "--database", database).answer["review"]["num_votes"] == 4

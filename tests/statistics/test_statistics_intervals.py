@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from prefloop.statistics import intervals
-from prefloop.statistics.intervals import Estimate, cluster_bootstrap, mean_estimate, paired_difference, wilson
+from prefloop.statistics.intervals import (
+    Estimate,
+    cluster_bootstrap,
+    difference_bootstrap,
+    mean_estimate,
+    paired_difference,
+    wilson,
+)
 
 numbers = st.floats(-1e3, 1e3)
 
@@ -156,3 +163,25 @@ def test_bootstrap_covers_at_its_level_where_rows_are_correlated():
     # Four standard errors of a simulated share are 0.045.
     assert abs(covered / trials - 0.93) < 0.045
     assert ignoring / trials < 0.80
+
+
+def test_difference_bootstrap_agrees_with_the_variance_of_two_independent_means() -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(1.0, 2.0, size=400), generator.normal(0.0, 1.0, size=100)
+    low, high = difference_bootstrap(a, list(range(400)), b, list(range(400, 500)))
+    half = 1.96 * math.sqrt(a.var() / 400 + b.var() / 100)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.06)
+    assert (low + high) / 2 == pytest.approx(a.mean() - b.mean(), abs=0.15 * half)
+
+
+def test_difference_bootstrap_keeps_what_clusters_share_together() -> None:
+    """A prompt that makes both sides hard cancels; rows copied inside their cluster tell nothing new."""
+    hard = np.random.default_rng(1).normal(size=50)
+    prompts = [f"p{place}" for place in range(50)]
+    low, high = difference_bootstrap(hard + 0.5, prompts, hard, prompts)
+    assert low == pytest.approx(0.5) and high == pytest.approx(0.5)
+    other = np.linspace(-1, 1, 50)
+    once = difference_bootstrap(hard, prompts, other, [f"q{place}" for place in range(50)])
+    copied = difference_bootstrap(np.tile(hard, 3), prompts * 3, other, [f"q{place}" for place in range(50)])
+    assert copied == pytest.approx(once)
+    assert difference_bootstrap(hard, ["one"] * 50, other, prompts) == (-math.inf, math.inf)

@@ -7,6 +7,7 @@ import pytest
 from prefloop.fields import fields_of
 from prefloop.reward.config import ScoringConfig
 from prefloop.train.config import RewardConfig, SFTConfig, policy_config, preference_config
+from prefloop.train.examine_settings import ExamineConfig
 
 OPTIMIZER = {
     "lr": 5e-3,
@@ -82,6 +83,7 @@ BOOKKEEPING = {
     *("members.size", "members.by", "reference_samples", "reference_max_new_tokens"),  # test_train_reward
     *("reference_refresh_every", "ema_decay", "settings.vf_coef"),  # test_train_algorithms
     *("ptx_data", "ptx_coef", "ptx_batch_size", "eval_reward", "eval_prompts"),  # test_train_algorithms
+    *(f"examine.{name}" for name in ExamineConfig.model_fields),  # test_train_examiner: columns of the stored rollouts
     *("shaping.num_reference_samples", "shaping.free_length", "shaping.truncated_score"),  # test_train_rewards
     *(f"scoring.{name}" for name in ScoringConfig.model_fields),  # test_train_rewards, test_reward_remote
     *("model", "reference", "value", "data", "reward", "prompts", "algorithm", "loss"),  # test_train_stages, _refusals

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from prefloop.monitor.config import WATCHED
 from prefloop.world.annotators import ANNOTATORS
 from prefloop.world.knowledge import World
 from prefloop.world.prompts import KINDS, make_prompts
@@ -26,7 +27,9 @@ def test_scenarios_speak_of_what_exists(name: str) -> None:
     assert set(scenario.kept_prompts) <= set(KINDS)
     assert set(scenario.expected_findings) <= AUDIT_FINDINGS
     assert set(scenario.falling_parts) <= set(WEIGHTS)
-    assert bool(scenario.expected_findings) == (name != "honest")
+    assert set(scenario.right_alarms) <= set(WATCHED)
+    assert scenario.concerned_kind in ("", *KINDS)
+    assert bool(scenario.expected_findings) == (name not in ("honest", "few_pairs"))
 
 
 def test_every_kind_of_annotator_is_used() -> None:

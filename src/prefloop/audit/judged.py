@@ -12,15 +12,13 @@ from prefloop.audit.counterfactual import Floats, Probed
 from prefloop.audit.table import Pairs
 from prefloop.statistics.calibration import expected_calibration_error, pairwise_confidence
 from prefloop.statistics.clustered import clustered_sign_test, clustered_wilson
-from prefloop.statistics.distance import distances, far_limit
+from prefloop.statistics.distance import FEWEST, distances, far_limit
 from prefloop.statistics.intervals import cluster_bootstrap, wilson
 from prefloop.statistics.pairwise import accuracy_with_ties, clustered_mcnemar
 from prefloop.types import Finding, Severity
 
 NUM_SIMULATED = 200
 """Draws of outcomes of a calibrated model."""
-MIN_FOR_DISTANCE = 50
-"""Responses below which no distribution of states is known."""
 
 
 def accuracy_finding(margins: Floats, clusters: Sequence[Hashable], limits: RewardThresholds) -> Finding:
@@ -166,8 +164,8 @@ def distance_finding(
     """How many of the given responses' states lie farther out than nearly all held-out known ones."""
     if given is None:
         return Finding("distance", None, "ok", "not looked at: name the policy's responses with --samples")
-    if min(len(known), len(given)) < MIN_FOR_DISTANCE:
-        message = f"too few to tell: {len(known)} known and {len(given)} given responses, {MIN_FOR_DISTANCE} are needed"
+    if min(len(known), len(given)) < FEWEST:
+        message = f"too few to tell: {len(known)} known and {len(given)} given responses, {FEWEST} are needed"
         return Finding("distance", None, "ok", message, num_pairs=len(given))
     limit, fitted = far_limit(known, clusters, share=limits.far_share)
     far = int((distances(given, fitted) > limit).sum())

@@ -56,6 +56,13 @@ def training_files(model: Path) -> Iterator[tuple[Path, Path, str]]:
                 waiting.append(Path(entry["path"]))
 
 
+def training_files_of_run(model: Path) -> list[Path]:
+    """Files that the run which made `model` was itself trained on, as far as they are still what they were then."""
+    run = _run_of(model)
+    entries = [] if run is None else [entry for name, entry in _inputs(run).items() if name.startswith("data:")]
+    return [path for entry in entries if (path := Path(entry["path"])).is_file() and sha256_of(path) == entry["sha256"]]
+
+
 def input_hashes(model: Path, name: str) -> set[str]:
     """sha256 of the inputs called so (`name`, or `name:` and more) of the run that made `model`; none without one."""
     run = _run_of(model)

@@ -38,6 +38,25 @@ class OveroptimizationConfig(Section):
     """Seed of the bootstrap, and of which prompts are in which half."""
 
 
+class BudgetConfig(Section):
+    """A KL budget from short policy runs and held-out evidence, without the truth."""
+
+    file: str | None = None
+    """Rows with step, kl, proxy, held_out, and where known run and prompt_id: .jsonl, .json or .parquet."""
+    runs: tuple[str, ...] = ()
+    """Short runs of `train policy` with --eval-reward, in place of a file; they may differ in seed and settings."""
+    skip_bad: bool = False
+    """Leave unusable rows out (they are counted and named) instead of stopping."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> BudgetConfig:
+        if (self.file is None) == (not self.runs):
+            raise ValueError("give a file of rows, or --runs")
+        if self.runs and self.skip_bad:
+            raise ValueError("skip_bad has no effect on runs; leave it out")
+        return self
+
+
 class EndpointConfig(Section):
     """A judge model behind an OpenAI-compatible endpoint: --judge http://host:port/v1 with --endpoint.model NAME."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -102,15 +103,14 @@ class _Queue:
     def new_task(self) -> int | None:
         """A gold question or a repetition where one is due, or else the first item that wants an annotator."""
         num, num_gold, num_repeats = self._done()
-        item_id = self._gold() if self._is_due("gold", num, num_gold, self.quotas.gold) else None
-        if item_id is not None:
-            return self._give(item_id)
-        if self._is_due("repeat", num, num_repeats, self.quotas.repeats):
-            item_id = self._repetition(num_repeats)
-            if item_id is not None:
-                return self._give(item_id, is_repeat=True)
+        row = self._gold() if self._is_due("gold", num, num_gold, self.quotas.gold) else None
+        if row is not None:
+            return self._give(row)
+        row = self._repetition(num_repeats) if self._is_due("repeat", num, num_repeats, self.quotas.repeats) else None
+        if row is not None:
+            return self._give(row, is_repeat=True)
         first = [row for query in self.wanting() if (row := self._first(query)) is not None]
-        return self._give(min(first, key=lambda row: (row.place, row.item_id)).item_id) if first else None
+        return self._give(min(first, key=lambda row: (row.place, row.item_id))) if first else None
 
     def wanting(self) -> list[Select[Any]]:
         """The items that want an annotator and are new to this one: those without an answer, those that want another.
@@ -120,7 +120,7 @@ class _Queue:
         items, work = tables.items, tables.assignments
         seen = exists().where(work.c.item_id == items.c.item_id, work.c.annotator_id == self.annotator_id)
         held = select(func.count()).where(work.c.item_id == items.c.item_id, *self._leased()).scalar_subquery()
-        query = select(items.c.item_id, items.c.place).where(items.c.gold.is_(None), ~seen)
+        query = select(items.c.item_id, items.c.kind, items.c.place).where(items.c.gold.is_(None), ~seen)
         unanswered = query.where(items.c.answers == 0, (held == 0) | (self.wants_second & (held == 1)))
         answered = query.where(items.c.answers == 1, self.wants_second, held == 0)
         return [unanswered, answered]
@@ -174,33 +174,29 @@ class _Queue:
             return False
         return num >= math.floor((num_before + SPREAD * lot(self.annotator_id, what, str(num_before))) / share)
 
-    def _gold(self) -> str | None:
+    def _gold(self) -> Row[Any] | None:
         items, work = tables.items, tables.assignments
         seen = exists().where(work.c.item_id == items.c.item_id, work.c.annotator_id == self.annotator_id)
-        query = select(items.c.item_id).where(items.c.gold.is_not(None), ~seen)
-        return self.connection.execute(query.order_by(items.c.place, items.c.item_id).limit(1)).scalar_one_or_none()
+        return self._first(select(items.c.item_id, items.c.kind).where(items.c.gold.is_not(None), ~seen))
 
-    def _repetition(self, num_before: int) -> str | None:
+    def _repetition(self, num_before: int) -> Row[Any] | None:
         """One of the annotator's own answers, by lot; none too fresh, no gold question, none a third time."""
         work, items = tables.assignments, tables.items
-        query = select(work.c.item_id, work.c.is_repeat, work.c.state, items.c.gold)
+        query = select(work.c.item_id, items.c.kind, work.c.is_repeat, work.c.state, items.c.gold)
         query = query.join(items, items.c.item_id == work.c.item_id)
         query = query.where(work.c.annotator_id == self.annotator_id, work.c.state != "open")
-        rows = self.connection.execute(query.order_by(work.c.assignment_id)).all()
+        rows: Sequence[Any] = self.connection.execute(query.order_by(work.c.assignment_id)).all()
         repeated = {row.item_id for row in rows if row.is_repeat}
         old = rows[: max(0, len(rows) - self.quotas.repeat_gap)]
-        able = [row.item_id for row in old if row.state == "done" and row.gold is None and row.item_id not in repeated]
+        able = [row for row in old if row.state == "done" and row.gold is None and row.item_id not in repeated]
         return able[int(lot(self.annotator_id, "which", str(num_before)) * len(able))] if able else None
 
-    def _give(self, item_id: str, *, is_repeat: bool = False) -> int:
-        kind = select(tables.items.c.kind).where(tables.items.c.item_id == item_id)
+    def _give(self, item: Row[Any], *, is_repeat: bool = False) -> int:
         values = {
-            "item_id": item_id,
+            "item_id": item.item_id,
             "annotator_id": self.annotator_id,
             "is_repeat": is_repeat,
-            "shown_first": self._side(item_id, is_repeat)
-            if self.connection.execute(kind).scalar_one() == "pair"
-            else "a",
+            "shown_first": self._side(item.item_id, is_repeat) if item.kind == "pair" else "a",
             "guideline_version": newest(self.connection).version,
             "lease_until": self.now + self.quotas.lease_seconds,
             "state": "open",

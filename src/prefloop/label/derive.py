@@ -23,13 +23,13 @@ from prefloop.types import Comparison, Judgment, PreferencePair
 Method = Literal["majority", "bradley-terry", "dawid-skene"]
 
 PRIOR_VOTES = 1.0
-"""Bradley-Terry: how strongly a response is held to the mean of its prompt, in votes; without it one vote would make an
+"""Bradley-Terry: how strongly a response is held to the mean of its prompt, in votes; without it one vote would be an
 infinite strength."""
 TIE_MARGIN = 0.1
 """Bradley-Terry: closer strengths (in log-odds) are a tie."""
 TRUST = ((4.0, 1.0, 1.0), (1.0, 4.0, 1.0), (1.0, 1.0, 4.0))
-"""Dawid-Skene: what is assumed of an annotator, as votes on items whose truth was known: right in four of six. Where few
-items have several votes, the votes alone do not tell, and the labels are then those of the majority."""
+"""Dawid-Skene: what is assumed of an annotator, as votes on items whose truth was known: right in four of six. Where
+few items have several votes, the votes alone do not tell, and the labels are then those of the majority."""
 CLASSES = ("a", "b", "neither")
 """What can be true of a pair; ties and "both bad" are "neither"."""
 MIRROR = [1, 0, 2]

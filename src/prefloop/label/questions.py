@@ -188,9 +188,9 @@ def _drawn_pairs(prompt: Prompt, responses: list[tuple[str, str]], at_most: int)
 def _review(values: Values) -> Item:
     prompt = _text(required(values, "prompt", "prompts"), "prompt")
     response = _text(required(values, "response", "prompts"), "response")
-    for field, text in (("prompt", prompt), ("response", response)):
-        if not text.strip():
-            raise InputError("is empty", field=field)
+    # A policy may answer nothing; what it was asked says something.
+    if not prompt.strip():
+        raise InputError("is empty", field="prompt")
     item_id = short_hash(prompt, response)
     if values.get("item_id", item_id) != item_id:
         remedy = "export the queue again, or leave item_id out"

@@ -49,10 +49,10 @@ def submit(store: Store, annotator_id: str, submission: Submission) -> Vote:
         if assignment.state != "open":
             return vote_of(_newest(connection, tables.votes.c.assignment_id == submission.assignment_id))
         _require_choice(submission, assignment.kind)
-        _insert(store, connection, assignment, submission)
+        vote = _insert(store, connection, assignment, submission)
         state = "skipped" if submission.choice == SKIP else "done"
         _close(connection, assignment, state, +1, lease_until=assignment.lease_until)
-        return vote_of(_newest(connection, sent))
+        return vote
 
 
 def undo(
@@ -174,13 +174,12 @@ def _assignment(connection: Connection, annotator_id: str, assignment_id: int) -
     return row
 
 
-def _insert(store: Store, connection: Connection, assignment: Row[Any], submission: Submission) -> None:
+def _insert(store: Store, connection: Connection, assignment: Row[Any], submission: Submission) -> Vote:
     votes = tables.votes
-    before = select(func.count()).where(votes.c.assignment_id == assignment.assignment_id)
+    before = select(func.count()).where(votes.c.assignment_id == assignment.assignment_id).scalar_subquery()
     values = {
         "submission_id": submission.submission_id,
         "assignment_id": assignment.assignment_id,
-        "attempt": connection.execute(before).scalar_one(),
         "item_id": assignment.item_id,
         "annotator_id": assignment.annotator_id,
         "choice": submission.choice,
@@ -194,7 +193,8 @@ def _insert(store: Store, connection: Connection, assignment: Row[Any], submissi
         "is_repeat": assignment.is_repeat,
         "at": store.now(),
     }
-    connection.execute(insert(votes).values(values))
+    made = connection.execute(insert(votes).values(**values, attempt=before).returning(votes.c.number))
+    return Vote(number=made.scalar_one(), **values, undone=False)
 
 
 def _close(connection: Connection, assignment: Row[Any], state: str, change: int, *, lease_until: float) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from typing import Any
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from prefloop.config import Section
 
 WATCHED = (
     *("length", "repetition", "hedging", "confidence", "citation", "disclaimer", "flattery", "list_format"),
     *("exclamation", "refusal", "openings", "language", "cut_off", "score_spread", "length_gain"),
+    *("out_of_distribution", "shuffled_gain", "held_out_score"),
 )
 """What has limits in a run's own log."""
 
@@ -37,8 +40,16 @@ class TrainingMonitor(MonitorSettings):
     """Watch the run."""
     reference_responses: PositiveInt = 128
     """Responses of the first steps that stand for the policy that the run started from."""
-    stop_on: tuple[str, ...] = ()
-    """Signals whose alarm ends the run, with the last checkpoint before the signal left its limits as the result."""
+    stop_on: tuple[str, ...] = ("held_out_score",)
+    """Signals whose alarm ends the run, with the last checkpoint before the signal left its limits as the result; none:
+    no alarm does."""
+
+    @field_validator("stop_on", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        # Behind a validator of Python, a list of JSON no longer passes for a tuple by itself.
+        named = tuple(value) if isinstance(value, list) else value
+        return () if named in (("none",), "none", None) else named
 
     @model_validator(mode="after")
     def _known_signals(self) -> TrainingMonitor:
@@ -51,7 +62,8 @@ class MonitorConfig(Section):
     """The signals and alarms of a rollout log: what changed in what the policy writes, while the score rose."""
 
     file: str
-    """Rollouts: prompt, response, score, step, and where known kl, score_spread, held_out_score and finish_reason."""
+    """Rollouts: prompt, response, score, step, and where known kl, finish_reason, score_spread, raw_score,
+    shuffled_score, out_of_distribution and held_out_score."""
     reference: str | None = None
     """Responses of the policy that the run started from, in the same form; by default the first steps of the file."""
     reference_steps: PositiveInt = 4

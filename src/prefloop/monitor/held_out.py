@@ -1,4 +1,4 @@
-"""The one alarm that may stop a run: a held-out score falls while the score that is optimised rises.
+"""The one alarm that stops a run: a held-out score falls while the score that is optimised rises.
 
 Only a scorer that nothing was optimised against, trained on other annotators' labels, is independent evidence; one
 trained on the same labels shares their bias.
@@ -7,13 +7,12 @@ trained on the same labels shares their bias.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-Floats = NDArray[np.float64]
+from prefloop.monitor.limits import Floats, sample_of
 
 
 @dataclass
@@ -22,19 +21,21 @@ class HeldOut:
 
     looks: list[tuple[float, float, float]] = field(default_factory=list)
 
-    def add(self, held_out: Floats, scores: Floats, *, tail: float) -> tuple[float, float] | None:
-        """Note a look; (mean, limit) where it is below the best one before by more than chance explains, else None.
+    def add(self, held_out: Floats, scores: Floats, prompts: Sequence[str], *, tail: float) -> float | None:
+        """Note a look; the limit where its mean is below it, else None.
 
+        The limit is the best mean before, less what chance explains; responses to one prompt count as one observation.
         `tail` is the chance of a single comparison; it is divided by the number of earlier looks, since the best of
-        them was picked. The limit is the best mean less what chance explains.
+        them was picked. A look at too few prompts says nothing.
         """
-        mean, error = float(held_out.mean()), float(held_out.var(ddof=1) / len(held_out))
-        proxy = float(scores.mean())
-        fallen = None
+        sample = sample_of(held_out, prompts)
+        if sample is None:
+            return None
+        proxy, limit = float(scores.mean()), None
         if self.looks:
             best, best_error, best_proxy = max(self.looks)
-            reach = float(stats.norm.isf(tail / len(self.looks))) * math.sqrt(error + best_error)
-            if mean < best - reach and proxy > best_proxy:
-                fallen = (mean, best - reach)
-        self.looks.append((mean, error, proxy))
-        return fallen
+            reach = float(stats.norm.isf(tail / len(self.looks))) * math.sqrt(sample.variance + best_error)
+            if sample.mean < best - reach and proxy > best_proxy:
+                limit = best - reach
+        self.looks.append((sample.mean, sample.variance, proxy))
+        return limit

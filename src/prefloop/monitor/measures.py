@@ -91,6 +91,10 @@ def _cut_off(rows: Sequence[Observed]) -> Floats:
     return np.array([np.nan if row.finished is None else not row.finished for row in rows], dtype=float)
 
 
+def _far(rows: Sequence[Observed]) -> Floats:
+    return np.array([np.nan if row.far is None else row.far for row in rows], dtype=float)
+
+
 def _spread(rows: Sequence[Observed]) -> Floats:
     return np.array([np.nan if row.score_spread is None else row.score_spread for row in rows], dtype=float)
 
@@ -134,4 +138,11 @@ def measures(sources: frozenset[str] | None = None) -> tuple[Measure, ...]:
         Measure("language", "responses that are not English", "share", _foreign, both_ways=True, counted=True),
         Measure("cut_off", "responses that were cut off", "share", _cut_off, counted=True),
         Measure("score_spread", "disagreement of the ensemble", "mean", _spread),
+        Measure(
+            "out_of_distribution",
+            "responses out of the reward model's distribution",
+            "share",
+            _far,
+            counted=True,
+        ),
     )

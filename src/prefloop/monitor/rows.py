@@ -13,7 +13,7 @@ from prefloop.types import InputError
 
 RESPONSE_NAMES = ("response", "completion", "output")
 SCORE_NAMES = ("score", "reward")
-OPTIONAL = ("kl", "score_spread", "held_out_score")
+OPTIONAL = ("raw_score", "kl", "score_spread", "held_out_score", "shuffled_score")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,12 @@ class Observed:
     """Disagreement of an ensemble."""
     held_out_score: float | None = None
     """Score by a reward model that nothing was optimised against."""
+    raw_score: float | None = None
+    """The score before shaping, where it is another one."""
+    shuffled_score: float | None = None
+    """Score, before shaping, of the response under the prompt of another."""
+    far: bool | None = None
+    """Whether the response is out of the reward model's distribution."""
     finished: bool | None = None
     """False where the response was cut off."""
 
@@ -73,6 +79,7 @@ def observed(values: Mapping[str, Any]) -> Observed:
         score=_number(values, SCORE_NAMES),
         step=_step(values),
         finished=None if finish is None else finish == "stop",
+        far=_truth(values, "out_of_distribution"),
         **{name: _number(values, (name,)) for name in OPTIONAL if values.get(name) is not None},
     )
 
@@ -83,6 +90,14 @@ def _number(values: Mapping[str, Any], names: Sequence[str]) -> float:
         shown = "missing" if value is None else f"{value!r} is no finite number"
         raise InputError(shown, field=names[0], remedy=f'"{names[0]}": 0.5')
     return float(value)
+
+
+def _truth(values: Mapping[str, Any], name: str) -> bool | None:
+    value = values.get(name)
+    # 0 and 1 are equal to False and True.
+    if value is not None and value not in (False, True):
+        raise InputError(f"{value!r} is neither true nor false", field=name, remedy=f'"{name}": false')
+    return None if value is None else bool(value)
 
 
 def _step(values: Mapping[str, Any]) -> int:

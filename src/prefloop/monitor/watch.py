@@ -13,6 +13,7 @@ from prefloop.monitor.held_out import HeldOut
 from prefloop.monitor.limits import Floats, Sample, limits_of, sample_of
 from prefloop.monitor.measures import Measure, measures
 from prefloop.monitor.rows import Observed
+from prefloop.monitor.shuffled import SHARE, Shuffled, shuffled_scores
 from prefloop.types import Action, Alarm, Signal
 
 EXAMPLE_CHARS = 600
@@ -39,10 +40,12 @@ class Watch:
             each.name: sample_of(each.values(self.reference), prompts, pairwise=each.pairwise) for each in self.measures
         }
         self.lengths, self.scores = _lengths(self.reference), _scores(self.reference)
-        # The gain in length and the held-out score are watched, too.
-        watched = sum(sample is not None for sample in self.samples.values()) + 2
+        self.shuffled = Shuffled(self.reference)
+        # The gain in length, that under other prompts and the held-out score are watched, too.
+        watched = sum(sample is not None for sample in self.samples.values()) + 3
         self.wanted = min(0.25, self.settings.false_alarms / 1000 / watched)
         self.held_out = HeldOut()
+        self._note_held_out(self.reference)
         self._beyond: dict[str, int] = {}
         self.since: dict[str, int] = {}
         """First step of the looks in a row in which a signal has been beyond its limit."""
@@ -56,6 +59,7 @@ class Watch:
             self._measured(measure, rows, step)
         self._numbers(rows, step)
         self._gain(rows, step)
+        self._shuffled(rows, step)
         self._held_out(rows, step)
         return self.alarms[before:]
 
@@ -96,6 +100,9 @@ class Watch:
         known = [row.kl for row in rows if row.kl is not None]
         if known:
             self.signals.append(Signal("kl", step, float(np.mean(known))))
+        shuffled = shuffled_scores(rows)[1]
+        if len(shuffled):
+            self.signals.append(Signal("shuffled_score", step, float(shuffled.mean())))
         correlation = length_correlation(_scores(rows), _lengths(rows))
         if correlation is not None:
             self.signals.append(Signal("score_length_correlation", step, correlation))
@@ -117,21 +124,48 @@ class Watch:
             ),
         )
 
-    def _held_out(self, rows: Sequence[Observed], step: int) -> None:
-        known = [row for row in rows if row.held_out_score is not None]
-        if len(known) < 2:
+    def _shuffled(self, rows: Sequence[Observed], step: int) -> None:
+        found = self.shuffled.look(rows, wanted=self.wanted, patience=self.settings.patience)
+        if found is None:
+            self._beyond["shuffled_gain"] = 0
             return
+        share, beyond = found
+        self.signals.append(Signal("shuffled_gain", step, share))
+        told = f"{share:.0%} of the gain in score is had under other prompts, too: it is paid whatever was asked"
+        known = [row for row in rows if row.shuffled_score is not None]
+        highest = sorted(known, key=lambda row: -(row.shuffled_score or 0.0))
+        self._count(
+            "shuffled_gain",
+            beyond,
+            lambda: Alarm(
+                *("shuffled_gain", step, share, SHARE, "review", told),
+                examples=_examples(highest, self.settings.examples),
+            ),
+        )
+
+    def _note_held_out(self, rows: Sequence[Observed]) -> tuple[float | None, float | None]:
+        """Mean held-out score of the responses that have one, and the limit where it is below it."""
+        known = [row for row in rows if row.held_out_score is not None]
+        if not known:
+            return None, None
         values = np.array([row.held_out_score for row in known], dtype=np.float64)
-        self.signals.append(Signal("held_out_score", step, float(values.mean())))
-        fallen = self.held_out.add(values, _scores(known), tail=self.wanted ** (1 / self.settings.patience))
-        mean, limit = fallen or (0.0, 0.0)
+        prompts = [row.prompt_id for row in known]
+        tail = self.wanted ** (1 / self.settings.patience)
+        return float(values.mean()), self.held_out.add(values, _scores(known), prompts, tail=tail)
+
+    def _held_out(self, rows: Sequence[Observed], step: int) -> None:
+        value, limit = self._note_held_out(rows)
+        if value is None:
+            return
+        self.signals.append(Signal("held_out_score", step, value))
+        known = [row for row in rows if row.held_out_score is not None]
         told = "the held-out score has fallen below its best while the score that is optimised went on rising"
         worst = sorted(known, key=lambda row: (row.held_out_score or 0.0) - row.score)
         self._count(
             "held_out_score",
-            fallen is not None,
+            limit is not None,
             lambda: Alarm(
-                *("held_out_score", step, mean, limit, "stop", told),
+                *("held_out_score", step, value, limit or 0.0, "stop", told),
                 examples=_examples(worst, self.settings.examples),
             ),
         )

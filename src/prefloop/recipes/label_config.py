@@ -58,7 +58,7 @@ class LabelJudgeConfig(DatabaseSection):
     endpoint: EndpointConfig = EndpointConfig()
     """How the judge model is asked; endpoint.model is needed."""
     name: str | None = None
-    """Name of the annotator; by default "judge MODEL"."""
+    """Name of the annotator, beginning with "judge "; by default "judge MODEL"."""
     limit: PositiveInt | None = None
     """Most votes of this run."""
     answers: str = "label-judge.jsonl"

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from prefloop.label.store import Store
 
 QUOTAS = Quotas(overlap=1.0, repeats=0.0, gold=0.5)
+PREFIX = "judge "
+"""Names of judges begin so: a model must not vote in a person's name."""
 BATCH = 32
 """Items that are asked about at once, so that the endpoint is kept busy."""
 MIN_READABLE = 0.5
@@ -72,7 +74,9 @@ def judge(config: LabelJudgeConfig) -> dict[str, Any]:
     """
     if config.endpoint.model is None:
         raise InputError("is missing", field="endpoint.model", remedy="give the model's name there")
-    name = config.name or f"judge {config.endpoint.model}"
+    name = config.name or f"{PREFIX}{config.endpoint.model}"
+    if not name.startswith(PREFIX):
+        raise InputError(f"does not begin with {PREFIX!r}", field="name", remedy="so that nobody's own votes mix in")
     model = endpoint_judge(config.judge, config.endpoint, Verdicts(output_file(config.answers, "answers")))
     tally, choices = _Tally(), dict.fromkeys(("a", "b", "tie", "skip"), 0)
     with opened(config) as store:
@@ -81,6 +85,8 @@ def judge(config: LabelJudgeConfig) -> dict[str, Any]:
         for task, opinion in _opinions(store, annotator_id, model, tally, config.limit):
             _vote(store, annotator_id, model.version, task, opinion)
             choices[opinion.choice] += 1
+    if not any(choices.values()):
+        say("nothing was left to vote on: a judge gets gold questions and items with fewer than two answers")
     return {
         "annotator_id": annotator_id,
         "name": name,

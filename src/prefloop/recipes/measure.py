@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel
 
-from prefloop.models.batching import collate, micro_batches
-from prefloop.models.forward import compare_to_reference
 from prefloop.models.load import load_policy
+from prefloop.recipes.response_kl import response_kl
 from prefloop.reward.scoring import Response, Scorer
 from prefloop.rollout.respond import respond
 from prefloop.statistics.intervals import Estimate, mean_estimate, paired_difference
@@ -66,7 +66,8 @@ def measure(
     """Sample one response to each prompt and judge it by the truth and by the proxy."""
     model, chat = load_policy(policy_directory)
     responses = respond(model, chat, prompts, max_new_tokens=max_new_tokens, temperature=1.0, seed=seed)
-    proxies = scorer.score(prompts, [Response(each.text, each.finish_reason == "stop") for each in responses])
+    answers = [Response(each.text, each.finish_reason == "stop") for each in responses]
+    proxies = scorer.score(prompts, answers)
     rows = []
     for index, (prompt, response, proxy) in enumerate(zip(prompts, responses, proxies, strict=True)):
         truth = utility(world, prompt, response.text)
@@ -83,17 +84,12 @@ def measure(
                 "words": len(response.text.split()),
             }
         )
-    encoded = [
-        chat.encode_response(prompt.messages, each.text, finished=each.finish_reason == "stop")
-        for prompt, each, row in zip(prompts, responses, rows, strict=True)
-        if row["half"] == "report"
+    reported = [
+        (prompt, each) for prompt, each, row in zip(prompts, answers, rows, strict=True) if row["half"] == "report"
     ]
-    total = 0.0
-    for members in micro_batches([len(row.ids) for row in encoded], token_budget=token_budget):
-        batch = collate([encoded[row] for row in members], pad_id=chat.pad_id, device=model.device)
-        if batch.response_mask.any():
-            total += float(compare_to_reference(model, reference, batch, temperature=1.0)[2].sum())
-    return Measured(rows, total / len(encoded))
+    asked, given = zip(*reported, strict=True)
+    kl = response_kl(model, reference, chat, asked, given, token_budget=token_budget)
+    return Measured(rows, fmean(kl))
 
 
 def noise_ceiling(

@@ -162,9 +162,10 @@ def optimise(root: Path, config: SandboxConfig, scenario: str, name: str, kl_bud
 
 
 def measure_runs(
-    root: Path, config: SandboxConfig, scenario: str, names: tuple[str, ...]
+    root: Path, config: SandboxConfig, scenario: str, names: tuple[str, ...], *, ends: tuple[str, ...] = ()
 ) -> dict[str, dict[int, Measured]]:
-    """Every checkpoint of policy runs up to their result, on the unseen prompts. Step 0 is the SFT policy."""
+    """Every checkpoint of policy runs up to their result, on the unseen prompts; of those in `ends` the result alone.
+    Step 0 is the SFT policy, where the run began with it."""
     bench = Bench.build(root, config)
     prompts = make_prompts(bench.world, split="test", count=config.num_eval_prompts, seed=config.seed)
     reward = str(bench.stage(f"reward-{scenario}"))
@@ -172,11 +173,11 @@ def measure_runs(
     reference = load_policy(resolve_model(str(bench.stage("sft")), "model"))[0]
     known: dict[str, Measured] = {}
     found: dict[str, dict[int, Measured]] = {}
-    for name in names:
-        result = step_of(resolve_model(str(bench.stage(name)), "model").parent)
+    for name in (*names, *ends):
+        result = resolve_model(str(bench.stage(name)), "model").parent
         found[name] = {}
-        for directory in checkpoints(bench.stage(name) / "checkpoints"):
-            if step_of(directory) > result:
+        for directory in [result] if name in ends else checkpoints(result.parent):
+            if step_of(directory) > step_of(result):
                 continue
             # A guarded run begins as the unguarded one does: the same weights are measured once.
             weights = sha256_of(directory / "policy" / "model.safetensors")

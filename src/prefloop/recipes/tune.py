@@ -9,17 +9,15 @@ from typing import Any
 from prefloop.console import say
 from prefloop.monitor.config import TrainingMonitor
 from prefloop.monitor.log import LogWatch
-from prefloop.rundir import write_rows
+from prefloop.rundir import ALARMS, write_rows
 from prefloop.train import policy as policy_trainer
 from prefloop.train.config import PolicyConfig
 from prefloop.train.rollouts import Seen
 from prefloop.types import Alarm, InputError, RunResult
 
-ALARMS = "alarms.jsonl"
 
-
-def policy(config: PolicyConfig) -> RunResult:
-    """Tune a policy, watched where the config says so. Raises what `train.policy.train` raises."""
+def policy(config: PolicyConfig, *, look_up_audits: bool = True) -> RunResult:
+    """Tune a policy, watched where the config says so. Takes and raises what `train.policy.train` does."""
     settings: Any = config
     monitor: TrainingMonitor = settings.monitor
     if monitor.enabled and not config.save_rollouts:
@@ -28,7 +26,8 @@ def policy(config: PolicyConfig) -> RunResult:
             field="save_rollouts",
             remedy="store some, or give --monitor.enabled false",
         )
-    return policy_trainer.train(config, observe=Observer(monitor) if monitor.enabled else None)
+    observe = Observer(monitor) if monitor.enabled else None
+    return policy_trainer.train(config, look_up_audits=look_up_audits, observe=observe)
 
 
 class Observer:

@@ -10,5 +10,7 @@ class ReportConfig(Section):
 
     run: str
     """A finished run directory, of the demo or of a single training run."""
+    registry: str | None = None
+    """Of a policy run: registry whose gate has decided about its model; the page shows the decision."""
     out: str | None = None
     """File to write (default: report.html in the run directory)."""

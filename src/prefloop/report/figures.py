@@ -54,8 +54,17 @@ def label(text: str) -> str:
     return words if len(words) <= MAX_LABEL else words[: MAX_LABEL - 1] + "…"
 
 
-def utility_by_drift(proxy: Line, true_utility: Line, *, budget: float, marks: Sequence[Mark], limits: Drift) -> Figure:
-    """Proxy and true utility against KL on a square-root scale, both with 95 % bands.
+class Moment(NamedTuple):
+    """A step at which something happened."""
+
+    x: float
+    color: str
+
+
+def utility_by_drift(
+    proxy: Line, true_utility: Line, *, budget: float | None, marks: Sequence[Mark], limits: Drift
+) -> Figure:
+    """Proxy and true utility (or what stands for it) against KL on a square-root scale, with 95 % bands where known.
 
     `x` of lines, marks and `budget` are KL in nats. Source of the scale: Gao et al. (2022), d = sqrt(KL).
     """
@@ -77,7 +86,7 @@ def utility_by_drift(proxy: Line, true_utility: Line, *, budget: float, marks: S
             }
         )
     ticks = kl_ticks(limits.kl)
-    layout = _layout(height=400, x_title="KL from SFT, nats (square-root scale)", y_title="")
+    layout = _layout(height=400, x_title=limits.x_title, y_title="")
     layout["xaxis"] |= {
         "tickvals": [drift(kl) for kl in ticks],
         "ticktext": [f"{kl:g}" for kl in ticks],
@@ -85,8 +94,9 @@ def utility_by_drift(proxy: Line, true_utility: Line, *, budget: float, marks: S
     }
     room = 0.08 * (limits.high - limits.low)
     layout["yaxis"] |= {"range": [limits.low - room, limits.high + room], "zeroline": True}
-    layout["shapes"] = [_vertical(drift(budget))]
-    layout["annotations"] = [_note(drift(budget), f"KL budget {budget:g}")]
+    if budget is not None:
+        layout["shapes"] = [_vertical(drift(budget))]
+        layout["annotations"] = [_note(drift(budget), f"KL budget {budget:g}")]
     # Two entries a row, so that figures with three and with four entries keep the same drawing area.
     layout["margin"]["b"] = 96
     layout["legend"] |= {"y": -0.2, "yanchor": "top", "entrywidth": 0.48, "entrywidthmode": "fraction"}
@@ -99,6 +109,7 @@ class Drift(NamedTuple):
     kl: float
     low: float
     high: float
+    x_title: str = "KL from SFT, nats (square-root scale)"
 
 
 def drift(kl: float) -> float:
@@ -147,8 +158,9 @@ def grouped_bars(
     return {"data": traces, "layout": layout}
 
 
-def curves(lines: Sequence[Line], *, height: int = 230) -> Figure:
-    """A small figure of one metric over steps; a legend only where there is more than one line."""
+def curves(lines: Sequence[Line], *, height: int = 230, moments: Sequence[Moment] = ()) -> Figure:
+    """A small figure of one metric over steps; a legend only where there is more than one line, a dashed line at each
+    moment."""
     traces = [trace for line in lines for trace in (*_band(line), _curve(line))]
     layout = _layout(height=height, x_title="step", y_title="")
     layout["showlegend"] = len(lines) > 1
@@ -157,6 +169,8 @@ def curves(lines: Sequence[Line], *, height: int = 230) -> Figure:
     if len(values) == 1 and (constant := values.pop()):
         # Left to itself the axis would run from -1 to 1 and show any small constant as 0.
         layout["yaxis"]["range"] = sorted([0.0, 2 * constant])
+    if moments:
+        layout["shapes"] = [_vertical(moment.x, moment.color) for moment in moments]
     return {"data": traces, "layout": layout}
 
 
@@ -215,8 +229,8 @@ def _band(line: Line) -> list[dict[str, Any]]:
     ]
 
 
-def _vertical(x: float) -> dict[str, Any]:
-    line = {"color": COLORS["limit"], "width": 1.5, "dash": "dash"}
+def _vertical(x: float, color: str = COLORS["limit"]) -> dict[str, Any]:
+    line = {"color": color, "width": 1.5, "dash": "dash"}
     return {"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prefloop.report.figures import PALETTE, Line, curves
+from prefloop.report.figures import PALETTE, Line, Moment, curves
 from prefloop.report.page import Plot
 from prefloop.report.records import read_lines
 from prefloop.report.wording import plain
@@ -21,6 +21,10 @@ METRIC_NAMES: Mapping[str, str] = {
     "reward/loss": "Loss of the reward model",
     "preference/loss": "Preference loss",
     "score/mean": "Score of the reward model",
+    "score/spread": "Disagreement of the ensemble",
+    "held_out/score": "Held-out score",
+    "eval/score": "Held-out score on the evaluation prompts",
+    "kl/budget_left": "KL budget that is left, nats per response",
     "reward/mean": "Reward (score minus KL penalty)",
     "reward/accuracy": "Share of pairs ordered as the annotator did",
     "preference/accuracy": "Share of pairs ordered as the annotator did, by implicit reward",
@@ -97,7 +101,9 @@ def grouped_keys(metrics: Metrics) -> dict[str, list[str]]:
     return groups
 
 
-def metric_plot(key: str, runs: Mapping[str, Metrics], colors: Mapping[str, str]) -> Plot:
+def metric_plot(
+    key: str, runs: Mapping[str, Metrics], colors: Mapping[str, str], moments: Sequence[Moment] = ()
+) -> Plot:
     """One metric of all runs that logged it. `colors` names the runs' colours; others take the palette's."""
     lines = [
         Line(name, *thinned(metrics[key]), colors.get(name, PALETTE[index % len(PALETTE)]))
@@ -105,7 +111,7 @@ def metric_plot(key: str, runs: Mapping[str, Metrics], colors: Mapping[str, str]
         if key in metrics
     ]
     assert lines, key
-    return Plot(curves(lines), METRIC_NAMES.get(key, key), key if key in METRIC_NAMES else "")
+    return Plot(curves(lines, moments=moments), METRIC_NAMES.get(key, key), key if key in METRIC_NAMES else "")
 
 
 def thinned(series: Series) -> tuple[Sequence[float], Sequence[float]]:

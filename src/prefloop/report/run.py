@@ -39,6 +39,7 @@ from prefloop.report.wording import compact, duration, number, plain
 from prefloop.rundir import read_json
 
 NUM_ROLLOUTS = 10
+ROLLOUTS = "rollouts/rollouts.jsonl"
 
 ANSWERS: dict[str, Callable[[Mapping[str, Any], Path], list[Block]]] = {"reward crossval": accuracy_blocks}
 """Command -> its answer for people; that of the others is shown as it stands."""
@@ -53,6 +54,10 @@ class StoredRollout(Record):
     kl: float
     finish_reason: str
     step: int
+    score_spread: float | None = None
+    shuffled_score: float | None = None
+    held_out_score: float | None = None
+    out_of_distribution: bool | None = None
 
 
 class StoredResult(Record):
@@ -89,11 +94,11 @@ def render_run(run_dir: Path) -> str:
     metrics = read_metrics(run_dir)
     command = result.command
     sections = [
-        PageSection("Result", "result", _result(result, run_dir / "result.json")),
-        PageSection("Inputs", "inputs", _inputs(run_dir)),
+        PageSection("Result", "result", result_blocks(result, run_dir / "result.json")),
+        PageSection("Inputs", "inputs", input_blocks(run_dir)),
         PageSection("Training curves", "curves", _curves(command, metrics)),
-        PageSection("Responses", "responses", _rollouts(run_dir / "rollouts" / "rollouts.jsonl")),
-        PageSection("Where time went", "time", _time(metrics)),
+        PageSection("Responses", "responses", random_rollouts(run_dir / ROLLOUTS)),
+        PageSection("Where time went", "time", time_blocks(metrics)),
         PageSection("Configuration", "configuration", configuration(run_dir)),
     ]
     return render_page(
@@ -111,7 +116,8 @@ def configuration(run_dir: Path) -> list[Block]:
     return [Fold("config.yaml, defaults included", [Verbatim(path.read_text(encoding="utf-8", errors="replace"))])]
 
 
-def _result(result: StoredResult, path: Path) -> list[Block]:
+def result_blocks(result: StoredResult, path: Path) -> list[Block]:
+    """What `result.json` holds."""
     shown = ANSWERS.get(result.command)
     blocks = shown(result.answer or {}, path) if shown else []
     metrics, outputs = result.metrics, result.outputs
@@ -131,7 +137,8 @@ def _result(result: StoredResult, path: Path) -> list[Block]:
     return blocks or [Prose("The run left no numbers beside its files.")]
 
 
-def _inputs(run_dir: Path) -> list[Block]:
+def input_blocks(run_dir: Path) -> list[Block]:
+    """What `inputs.json` holds."""
     path = run_dir / "inputs.json"
     if not path.exists():
         return []
@@ -153,7 +160,8 @@ def _curves(command: str, metrics: Metrics) -> list[Block]:
     return blocks
 
 
-def _rollouts(path: Path) -> list[Block]:
+def random_rollouts(path: Path) -> list[Block]:
+    """Ten of the stored responses, the same ones each time."""
     if not path.exists():
         return []
     sample: list[tuple[int, dict[str, Any]]] = []
@@ -167,16 +175,22 @@ def _rollouts(path: Path) -> list[Block]:
             sample[place] = numbered
     rows = [parse(row, StoredRollout, path, line) for line, row in sorted(sample, key=lambda numbered: numbered[0])]
     intro = f"{len(rows)} of the {seen:,} responses sampled in training, drawn at random, in the order of their steps."
-    return [Prose(intro), *(_rollout(row) for row in rows)]
+    return [Prose(intro), *(rollout_block(row) for row in rows)]
 
 
-def _rollout(row: StoredRollout) -> Exchange:
+def rollout_block(row: StoredRollout, *, label: str = "", tone: str = "") -> Exchange:
+    """A stored response with what is known of it."""
+    others = {"spread": row.score_spread, "under another prompt": row.shuffled_score, "held-out": row.held_out_score}
+    known = [(name, number(value)) for name, value in others.items() if value is not None]
     ended = {"length": "cut off"}.get(row.finish_reason, "complete")
-    marks = [("score", number(row.score)), ("KL", f"{number(row.kl)} nats"), ("", ended)]
-    return Exchange(row.prompt, [Answer(f"Step {row.step}", row.response, marks)])
+    marks = [("score", number(row.score)), *known, ("KL", f"{number(row.kl)} nats"), ("", ended)]
+    if row.out_of_distribution:
+        marks.append(("", "out of distribution"))
+    return Exchange(row.prompt, [Answer(f"Step {row.step}", row.response, marks, tone)], label)
 
 
-def _time(metrics: Metrics) -> list[Block]:
+def time_blocks(metrics: Metrics) -> list[Block]:
+    """Where the seconds went."""
     seconds = seconds_by_phase(metrics)
     if not any(seconds.values()):
         return []

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from prefloop.models.batching import collate, micro_batches, runs_of
+from prefloop.models.batching import TokenBatch, collate, micro_batches, runs_of
 from prefloop.models.chat import Chat, Encoded
 from prefloop.models.forward import sequence_scores, shares_prompts
 from prefloop.models.load import load_reward_model, max_positions, score_head
@@ -54,9 +54,18 @@ class RewardModel:
     @torch.no_grad()
     def raw_scores(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
         """Scores as plain transformers gives them."""
+        scores = [0.0] * len(prompts)
+        for index, batch in self._batches(prompts, responses):
+            for row, score in zip(index, sequence_scores(self.model, batch).tolist(), strict=True):
+                scores[row] = score
+        return scores
+
+    def _batches(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response]
+    ) -> Iterator[tuple[list[int], TokenBatch]]:
+        """Micro-batches, each with the places of its rows."""
         rows = self.encode(prompts, responses)
         self._require_fit(prompts, rows)
-        scores = [0.0] * len(rows)
         shares = shares_prompts(self.model)
         for index in micro_batches(
             [len(row.ids) for row in rows],
@@ -64,22 +73,22 @@ class RewardModel:
             runs=runs_of(rows) if shares else None,
             prompt_lengths=[row.prompt_length for row in rows] if shares else None,
         ):
-            batch = collate([rows[row] for row in index], pad_id=self.chat.pad_id, device=self.model.device)
-            for row, score in zip(index, sequence_scores(self.model, batch).tolist(), strict=True):
-                scores[row] = score
-        return scores
+            yield index, collate([rows[row] for row in index], pad_id=self.chat.pad_id, device=self.model.device)
 
+    @torch.no_grad()
     def states(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> Tensor:
         """[n, d] the last hidden states that the scalar head reads, on the CPU, in order."""
         seen: list[Tensor] = []
+        places: list[int] = []
         head = score_head(self.model)
         hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().double().cpu()))
         try:
-            for prompt, response in zip(prompts, responses, strict=True):
-                self.raw_scores([prompt], [response])
+            for index, batch in self._batches(prompts, responses):
+                sequence_scores(self.model, batch)
+                places += index
         finally:
             hook.remove()
-        return torch.cat(seen)
+        return torch.cat(seen)[torch.tensor(places).argsort()]
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
         """Normalised scores. Raises InputError if the model gives one that is no number."""

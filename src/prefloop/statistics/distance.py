@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+FEWEST = 50
+"""Vectors below which no distribution of them is known."""
 
 
 class Cloud(NamedTuple):

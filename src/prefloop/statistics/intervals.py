@@ -96,6 +96,44 @@ def cluster_bootstrap(
     return float(low), float(high)
 
 
+def difference_bootstrap(
+    a: ArrayLike,
+    clusters_a: Sequence[Hashable],
+    b: ArrayLike,
+    clusters_b: Sequence[Hashable],
+    *,
+    num_resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of mean(a) - mean(b) for different rows, a [n] and b [m], that may share clusters.
+
+    Clusters with rows in both, in a only and in b only are three strata, each resampled with replacement: what a shared
+    cluster adds to both means is kept together. Infinite where either side has a single cluster.
+
+    Source: Davison & Hinkley, Bootstrap Methods and their Application (1997), sections 3.2 (strata) and 3.8 (clusters).
+    """
+    first, second = _finite(a), _finite(b)
+    assert len(first) == len(clusters_a) and len(second) == len(clusters_b), "a cluster for each row"
+    if min(len(set(clusters_a)), len(set(clusters_b))) == 1:
+        return -math.inf, math.inf
+    number: dict[Hashable, int] = {}
+    places = [np.array([number.setdefault(name, len(number)) for name in side]) for side in (clusters_a, clusters_b)]
+    size = len(number)
+    sums = [np.bincount(at, side, size) for at, side in zip(places, (first, second), strict=True)]
+    counts = [np.bincount(at, minlength=size) for at in places]
+    in_a, in_b = counts[0] > 0, counts[1] > 0
+    strata = [np.flatnonzero(where) for where in (in_a & in_b, in_a & ~in_b, ~in_a & in_b) if where.any()]
+    generator = np.random.default_rng(seed)
+    differences = np.empty(num_resamples)
+    for index in range(num_resamples):
+        drawn = np.concatenate([stratum[generator.integers(len(stratum), size=len(stratum))] for stratum in strata])
+        means = [side[drawn].sum() / count[drawn].sum() for side, count in zip(sums, counts, strict=True)]
+        differences[index] = means[0] - means[1]
+    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def wilson(successes: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
     """Score interval for a proportion; `successes` may be fractional (a tie is half a success),
     and so may n (an effective number of rows).

@@ -21,6 +21,7 @@ from prefloop.config import Section
 from prefloop.models.config import LoraConfig, Precision, ScratchConfig
 from prefloop.reward.config import ScoringConfig, ShapingConfig
 from prefloop.train.algorithms import algorithm_settings
+from prefloop.train.examine_settings import ExamineConfig
 from prefloop.train.preference_losses import loss_settings
 from prefloop.train.reward_settings import AugmentConfig, HeadsConfig, MembersConfig, OdinConfig
 
@@ -302,6 +303,8 @@ class PolicyConfig(TrainConfig):
     """Optimiser of the value model, for algorithms that have one."""
     save_rollouts: NonNegativeInt = 64
     """Responses of each step stored under rollouts/, which the monitor watches: the first ones of the batch."""
+    examine: ExamineConfig = ExamineConfig()
+    """What is measured of the stored responses beside their scores."""
 
     @field_validator("reward", "eval_reward", mode="before")
     @classmethod

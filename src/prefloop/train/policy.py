@@ -9,29 +9,25 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from prefloop.audits import audit_lookup
 from prefloop.console import say
 from prefloop.data.read import read_prompts
-from prefloop.functional.advantages import explained_variance, importance_weights
-from prefloop.functional.batch import Advantages, LossOutput, RolloutBatch
+from prefloop.functional.advantages import importance_weights
+from prefloop.functional.batch import Advantages, RolloutBatch
 from prefloop.functional.kl import adapt_kl_coef
-from prefloop.functional.losses import kl_loss, loss_denominator, ratio_metrics
-from prefloop.functional.masked import masked_sum
-from prefloop.models.batching import TokenBatch
-from prefloop.models.forward import logprobs_and_values, response_logprobs, shares_prompts, token_values
 from prefloop.models.load import default_device, load_policy, load_reward_model, new_reward_model
 from prefloop.models.lora import add_adapters, merged
 from prefloop.models.precision import computing_in, store_in
-from prefloop.reward.scorer import Response
+from prefloop.reward.scorer import Response, Scorer
 from prefloop.reward.scoring import (
     first_reward_model,
     load_scorer,
@@ -47,21 +43,21 @@ from prefloop.train.algorithms import Algorithm
 from prefloop.train.budget import leaves_budget, reaches_an_eighth, remember
 from prefloop.train.checkpoint import checkpoints, step_of
 from prefloop.train.checks import check_first_round
-from prefloop.train.config import OptimizerConfig, PolicyConfig
+from prefloop.train.config import PolicyConfig
+from prefloop.train.examiner import Examined, Examiner, known_files
 from prefloop.train.loop import (
     TrainState,
-    add_metrics,
     fit,
     last_metrics,
     make_optimizer,
-    optimizer_step,
     result_checkpoint,
     write_checkpoint,
 )
 from prefloop.train.offline import input_files, length_limit, within_length
 from prefloop.train.ptx import Mixture, read_mixture
 from prefloop.train.result import result_of
-from prefloop.train.rollouts import Collector, Observe, Players, grouped_batches
+from prefloop.train.rollouts import Collector, Observe, Players, Round
+from prefloop.train.update import Updater
 from prefloop.types import InputError, Prompt, RunResult
 
 
@@ -103,7 +99,9 @@ class PolicyTrainer:
             self.players.value = self._value_model(start, device)
         with computing_in(config.precision, device):
             self.collector = Collector(config, self.algorithm, self.players, *self._load_prompts(config.prompts))
-        self.mixture = self._mixture() if config.ptx_data else None
+        mixture = self._mixture() if config.ptx_data else None
+        self.updater = Updater(config, self.algorithm, self.players, mixture)
+        self.eval_scorer: Scorer | None = None
         if config.eval_reward:
             self.eval_scorer = load_scorer(
                 config.eval_reward,
@@ -113,6 +111,7 @@ class PolicyTrainer:
                 refuse_idle=False,
             )
             self.eval_prompts = self._load_prompts(config.eval_prompts, "eval_prompts")[0]
+        self.examiner = Examiner(config, scorer, self.eval_scorer)
         self.checked = self.off_policy = False
 
     def _value_model(self, start: Path, device: torch.device) -> PreTrainedModel | nn.Linear:
@@ -194,6 +193,10 @@ class PolicyTrainer:
                 # What the trainer computes is not what the sampler did: it has to run the round itself.
                 self.collector.keeps_hidden = False
                 rollouts = self.collector.collect(state)
+        collected = time.perf_counter()
+        # Before anything of the state changes: a held-out scorer may be a server that stays away.
+        examined = self._examine(rollouts)
+        examined_at = time.perf_counter()
         full_kl = rollouts.full_kl.tolist()
         if config.kl_budget is not None:
             if leaves_budget(state, full_kl, config.kl_budget):
@@ -206,23 +209,23 @@ class PolicyTrainer:
         if state.step == 0:
             # Every curve starts at the policy that the run started from.
             write_checkpoint(self.run, state)
-        metrics = dict(rollouts.metrics)
+        metrics = rollouts.metrics | examined.metrics
         log = self.run.path / "rollouts" / "rollouts.jsonl"
-        self.collector.record(state, rollouts, log)
+        self.collector.record(state, rollouts, examined, log)
         if self.observe is not None:
             seen = self.observe(log, state.step + 1)
             metrics |= seen.metrics
             if seen.rewind is not None:
                 self.rewind = seen.rewind
                 return "monitor"
-        collected = time.perf_counter()
+        observed_at = time.perf_counter()
         advantages = self.algorithm.advantages(rollouts.batch)
         if self.off_policy:
             advantages = _weighted(advantages, rollouts.batch)
         # Baselines take in what the loss leaves out.
         in_loss = rows_in_loss(torch.tensor(rollouts.finished), config=config.shaping).to(advantages.advantages.device)
         batch = dataclasses.replace(rollouts.batch, response_mask=rollouts.batch.response_mask & in_loss.unsqueeze(1))
-        metrics |= self.update(state, batch, advantages)
+        metrics |= self.updater.update(state, batch, advantages)
         if config.kl_target is not None:
             num_episodes = len(rollouts.texts)
             state.kl_coef = adapt_kl_coef(
@@ -234,8 +237,15 @@ class PolicyTrainer:
             )
         self._move_copies(state)
         metrics["time/rollout_seconds"] = collected - started
-        metrics["time/update_seconds"] = time.perf_counter() - collected
+        metrics["time/examine_seconds"] = examined_at - collected
+        metrics["time/update_seconds"] = time.perf_counter() - observed_at
         return metrics
+
+    def _examine(self, rollouts: Round) -> Examined:
+        """What is measured of the first responses of a round, which are stored."""
+        few = slice(self.config.save_rollouts)
+        texts = zip(rollouts.texts[few], rollouts.finished[few], strict=True)
+        return self.examiner.examine(rollouts.prompts[few], [Response(*each) for each in texts])
 
     @torch.no_grad()
     def _move_copies(self, state: TrainState) -> None:
@@ -247,138 +257,6 @@ class PolicyTrainer:
         if config.reference_refresh_every is not None and (state.step + 1) % config.reference_refresh_every == 0:
             for kept, weight in zip(self.players.reference.parameters(), weights, strict=True):
                 kept.copy_(weight)
-
-    def update(self, state: TrainState, batch: RolloutBatch, advantages: Advantages) -> dict[str, float]:
-        """Epochs of optimiser steps on one round. Losses divide by the whole optimiser step's denominator."""
-        algorithm = self.algorithm
-        total: dict[str, Tensor] = {}
-        last: dict[str, float] = {}
-        num_updates = 0
-        for part, part_advantages in self._minibatches(state.step, batch, advantages):
-            metrics = self.backward(state, part, part_advantages)
-            gap = metrics.pop("policy/sampler_gap")
-            # Later on the policy has moved away from the one that sampled.
-            last.setdefault("policy/sampler_gap", float(gap))
-            if algorithm.ends_update(float(metrics["policy/approx_kl"])):
-                for optimizer in state.optimizers.values():
-                    optimizer.zero_grad(set_to_none=True)
-                break
-            if self.mixture is not None and algorithm.trains_policy(state.step):
-                place = state.step * algorithm.num_epochs * algorithm.num_minibatches + num_updates
-                nll = self.mixture.backward(self.players.policy, update=place, seed=self.config.seed)
-                metrics["ptx/loss"] = torch.tensor(nll)
-            add_metrics(total, metrics)
-            num_updates += 1
-            last |= self._optimizer_steps(state)
-        found = {
-            name: float(value) / (1 if name.endswith("_max") else max(1, num_updates)) for name, value in total.items()
-        }
-        found["policy/num_updates"] = num_updates
-        found["value/explained_variance"] = 0.0
-        if advantages.returns is not None and batch.values is not None:
-            explained = explained_variance(batch.values, advantages.returns, batch.response_mask)
-            found["value/explained_variance"] = float(explained)
-        return found | last
-
-    def _minibatches(
-        self, step: int, batch: RolloutBatch, advantages: Advantages
-    ) -> Iterator[tuple[RolloutBatch, Advantages]]:
-        """The rows of each optimiser step: every epoch deals the groups anew; a group is never split."""
-        algorithm = self.algorithm
-        num_groups = len(batch.scores) // algorithm.group_size
-        offsets = torch.arange(algorithm.group_size)
-        for epoch in range(algorithm.num_epochs):
-            shuffle = torch.Generator().manual_seed((self.config.seed * 1_000_003 + step) * 101 + epoch)
-            order = torch.randperm(num_groups, generator=shuffle)
-            for groups in order.tensor_split(min(algorithm.num_minibatches, num_groups)):
-                index = (groups[:, None] * algorithm.group_size + offsets).flatten().to(batch.scores.device)
-                yield select(batch, index), select(advantages, index)
-
-    def _optimizer_steps(self, state: TrainState) -> dict[str, float]:
-        """Step every optimiser that has gradients; gradient norms and learning rates."""
-        found: dict[str, float] = {}
-        for name, optimizer in state.optimizers.items():
-            if all(weight.grad is None for group in optimizer.param_groups for weight in group["params"]):
-                continue
-            field = "value_optimizer" if name == "value" else "optimizer"
-            settings: OptimizerConfig = getattr(self.config, field)
-            norm, rate = optimizer_step(
-                optimizer, settings, step=state.step, num_steps=self.config.num_steps, field=field
-            )
-            found[f"{name}/grad_norm"], found[f"{name}/lr"] = norm, rate
-        return found
-
-    def backward(self, state: TrainState, batch: RolloutBatch, advantages: Advantages) -> dict[str, Tensor]:
-        """Backward over one optimiser step's rows, in micro-batches."""
-        config, algorithm, mask = self.config, self.algorithm, batch.response_mask
-        denominator = loss_denominator(mask, reduction=algorithm.loss_reduction, max_length=config.max_new_tokens)
-        num_tokens = loss_denominator(mask, reduction="token")
-        total: dict[str, Tensor] = {}
-        for members in grouped_batches(
-            batch.lengths,
-            batch.response_mask,
-            group_size=algorithm.group_size,
-            token_budget=config.token_budget,
-            shares=shares_prompts(self.players.policy),
-            keep_groups=algorithm.keeps_groups,
-        ):
-            index = torch.tensor(members, device=mask.device)
-            width = int(batch.lengths[index].max())
-            part, part_advantages = (select(record, index, width=width) for record in (batch, advantages))
-            logprobs, values = self._forward(state.step, part)
-            outputs = self._policy_losses(state, logprobs, part, part_advantages, denominator)
-            weights = [1.0, state.kl_coef][: len(outputs)]
-            if values is not None:
-                assert part_advantages.returns is not None
-                outputs.append(algorithm.value_loss(values, part, part_advantages.returns, denominator=num_tokens))
-                weights.append(algorithm.value_on_trunk() or 1.0)
-            losses = [weight * output.loss for weight, output in zip(weights, outputs, strict=True)]
-            torch.autograd.backward([loss for loss in losses if loss.requires_grad])
-            largest, token_sums = ratio_metrics(logprobs.detach(), part.old_logprobs, part.response_mask)
-            token_sums["policy/clip_fraction"] = torch.zeros_like(largest)
-            gap = masked_sum((logprobs.detach() - part.sampler_logprobs).abs(), part.response_mask)
-            token_sums["policy/sampler_gap"] = gap
-            metrics = {"policy/ratio_max": largest}
-            for output in outputs:
-                metrics |= output.metrics
-                token_sums |= output.token_sums
-            metrics |= {name: value / num_tokens.clamp(min=1) for name, value in token_sums.items()}
-            add_metrics(total, metrics)
-        return total
-
-    def _policy_losses(
-        self, state: TrainState, logprobs: Tensor, part: RolloutBatch, advantages: Advantages, denominator: Tensor
-    ) -> list[LossOutput]:
-        """The algorithm's loss of a micro-batch, and the KL loss where the penalty is one."""
-        config, algorithm = self.config, self.algorithm
-        if not algorithm.trains_policy(state.step):
-            logprobs = logprobs.detach()
-        outputs = [algorithm.policy_loss(logprobs, part, advantages.advantages, denominator=denominator)]
-        if config.kl_penalty != "reward":
-            outputs.append(
-                kl_loss(
-                    logprobs,
-                    part.old_logprobs,
-                    part.ref_logprobs,
-                    part.response_mask,
-                    estimator="k2" if config.kl_penalty == "loss_k2" else "k3",
-                    denominator=denominator,
-                    reduction=algorithm.loss_reduction,
-                )
-            )
-        return outputs
-
-    def _forward(self, step: int, part: RolloutBatch) -> tuple[Tensor, Tensor | None]:
-        """Logprobs of a micro-batch, and values if there is a value model, [B, T] each."""
-        players, temperature = self.players, self.config.temperature
-        tokens = TokenBatch(part.input_ids, part.lengths, part.response_mask)
-        if isinstance(players.value, nn.Linear):
-            trains = self.algorithm.trains_policy(step)
-            return logprobs_and_values(
-                players.policy, players.value, tokens, temperature=temperature, trains_trunk=trains
-            )
-        logprobs = response_logprobs(players.policy, tokens, temperature=temperature)
-        return logprobs, None if players.value is None else token_values(players.value, tokens)
 
     @torch.no_grad()
     def evaluate(self, state: TrainState) -> Mapping[str, float]:
@@ -394,6 +272,7 @@ class PolicyTrainer:
                 seed=config.seed,
             )
         answers = [Response(each.text, each.finish_reason == "stop") for each in responses]
+        assert self.eval_scorer is not None
         return {"score": fmean(self.eval_scorer.score(self.eval_prompts, answers))}
 
 
@@ -401,13 +280,6 @@ def _weighted(advantages: Advantages, batch: RolloutBatch) -> Advantages:
     """Advantages with importance weights for what the sampler's probabilities are off the trainer's."""
     weights = importance_weights(batch.old_logprobs, batch.sampler_logprobs, batch.response_mask)
     return dataclasses.replace(advantages, advantages=weights * advantages.advantages)
-
-
-def select(record: Any, index: Tensor, *, width: int | None = None) -> Any:
-    """The rows `index` of a record of tensors [B] and [B, T], the latter cut to `width`."""
-    columns = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-    rows = {name: None if value is None else value[index] for name, value in columns.items()}
-    return type(record)(**{name: x[:, :width] if x is not None and x.ndim == 2 else x for name, x in rows.items()})
 
 
 def _inputs(config: PolicyConfig, start: Path, reference: Path) -> dict[str, Path]:
@@ -421,6 +293,8 @@ def _inputs(config: PolicyConfig, start: Path, reference: Path) -> dict[str, Pat
         inputs["algorithm"] = file_of(config.algorithm)
     for field in ("prompts", "eval_prompts", "ptx_data"):
         inputs |= input_files(field, getattr(config, field))
+    known = config.examine.known_data or [str(path) for path in known_files(config)]
+    inputs |= input_files("known_data", known)
     return inputs
 
 

@@ -33,6 +33,7 @@ from prefloop.rollout.respond import respond
 from prefloop.rollout.steps import Sampled
 from prefloop.train.algorithms import Algorithm
 from prefloop.train.config import PolicyConfig
+from prefloop.train.examiner import Examined
 from prefloop.train.loop import TrainState, stream_of_step
 from prefloop.types import Prompt, Rollout
 
@@ -58,6 +59,8 @@ class Round:
     prompts: list[Prompt]
     texts: list[str]
     finished: list[bool]
+    raw: list[float]
+    """What the scorer said."""
     spreads: list[float | None]
     full_kl: Tensor
     """[B] exact sequence KL of each response, in nats."""
@@ -257,7 +260,7 @@ class Collector:
         spreads = [spread for spread in drawn.spreads if spread is not None]
         if spreads:
             metrics["score/spread"] = fmean(spreads)
-        return Round(batch, drawn.prompts, drawn.texts, finished, drawn.spreads, full.sum(1), metrics)
+        return Round(batch, drawn.prompts, drawn.texts, finished, drawn.raw, drawn.spreads, full.sum(1), metrics)
 
     @torch.no_grad()
     def _passes(
@@ -289,13 +292,13 @@ class Collector:
         old, reference, full, entropies, values = columns
         return old, reference, full, entropies, values if players.value is not None else None
 
-    def record(self, state: TrainState, rollouts: Round, path: Path) -> None:
-        """Append the first responses of the round to `path`."""
+    def record(self, state: TrainState, rollouts: Round, examined: Examined, path: Path) -> None:
+        """Append the first responses of the round, which were examined, to `path`."""
         path.parent.mkdir(exist_ok=True)
         kl = (rollouts.batch.old_logprobs - rollouts.batch.ref_logprobs).sum(1).tolist()
         scores = rollouts.batch.scores.tolist()
         with path.open("a", encoding="utf-8") as file:
-            for row in range(min(self.config.save_rollouts, len(rollouts.texts))):
+            for row in range(len(examined.held_out)):
                 prompt = rollouts.prompts[row]
                 record = Rollout(
                     rollout_id=f"{state.step:06d}-{row:04d}",
@@ -310,6 +313,10 @@ class Collector:
                     policy_version=f"step-{state.step:06d}",
                     reward_version=self.players.scorer.version,
                     step=state.step + 1,
+                    raw_score=rollouts.raw[row],
+                    shuffled_score=examined.shuffled[row],
+                    out_of_distribution=examined.far[row],
+                    held_out_score=examined.held_out[row],
                 )
                 file.write(json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n")
 

@@ -93,6 +93,14 @@ def make_prompts(world: World, *, split: Split, count: int, seed: int) -> list[P
     return [chosen[i] for i in rng.permutation(len(chosen))]
 
 
+def all_prompts(world: World) -> list[Prompt]:
+    """Every prompt of the world once, demonstrated ones included: what its people can be asked about."""
+    splits: tuple[Split, ...] = get_args(Split)
+    pools = [_pool(world, kind, split) for kind in KINDS for split in splits]
+    by_text = {prompt.messages: prompt for pool in (*pools, _demonstrated_facts(world)) for prompt in pool}
+    return list(by_text.values())
+
+
 def make_demonstration_prompts(world: World, *, count: int, seed: int) -> list[Prompt]:
     """`count` prompts to demonstrate, mixed as `DEMONSTRATION_MIX` says; prompts may repeat.
 

@@ -1,0 +1,127 @@
+"""The KL budget: known laws, the rule by hand, units of other heights and other reach, and how often it is wrong."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from prefloop.statistics.kl_budget import Curves, choose, curves_of, fitted
+
+ALPHA, BETA = 1.5, 1.0
+PEAK = math.exp(2 * (ALPHA / BETA - 1))
+"""KL at which d (alpha - beta log d) is highest: e = 2.718 (Gao et al. 2022, by its derivative)."""
+
+
+def law(kl: np.ndarray) -> np.ndarray:
+    d = np.sqrt(kl)
+    return d * (ALPHA - BETA * np.log(np.maximum(d, 1e-300)))
+
+
+def runs(number: int, top: float, *, noise: float = 0.0, seed: int = 0, heights: float = 3.0) -> Curves:
+    """Runs that each begin at a height of their own."""
+    generator = np.random.default_rng(seed)
+    kl = np.stack([np.sort(generator.uniform(0.01, top, 15)) for _ in range(number)])
+    kl[:, -1] = top
+    values = law(kl) + heights * generator.standard_normal((number, 1)) + noise * generator.standard_normal(kl.shape)
+    curves = curves_of(kl.ravel(), values.ravel(), np.repeat(np.arange(number), 15))
+    assert curves is not None
+    return curves
+
+
+def by_hand(values: list[list[float]]) -> Curves:
+    """Curves over KL 0 to 1, 1 to 2, ..."""
+    array = np.array(values)
+    edges = np.arange(array.shape[1] + 1, dtype=float)
+    return Curves(edges, edges[:-1] + 0.5, array, (np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64)))
+
+
+def test_the_peak_of_a_law_without_noise_is_found() -> None:
+    curves = runs(4, 12.0)
+    choice = choose(curves)
+    assert curves.edges[choice.possible[0]] <= PEAK <= curves.edges[choice.possible[1] + 1]
+    assert choice.reached_peak
+    # Within a window of the best one the law loses little: it is flat there.
+    lost = law(np.array([PEAK])) - law(curves.kl[[choice.budget]])
+    assert 0 <= lost[0] < 0.1
+
+
+def test_the_law_is_fitted_exactly_where_nothing_disturbs_it() -> None:
+    fit, (low, high) = fitted(runs(4, 12.0))
+    assert fit is not None and fit.peak_kl is not None
+    assert math.isclose(fit.alpha, ALPHA, rel_tol=1e-9) and math.isclose(fit.beta, BETA, rel_tol=1e-9)
+    assert math.isclose(low, PEAK, rel_tol=1e-6) and math.isclose(high, PEAK, rel_tol=1e-6)
+
+
+def test_the_interval_of_the_fitted_peak_holds_it_as_often_as_it_says() -> None:
+    held = 0
+    for seed in range(100):
+        low, high = fitted(runs(5, 12.0, noise=0.15, seed=seed))[1]
+        held += low <= PEAK <= high
+    # 95 % of 100, within three standard errors of that.
+    assert held >= 88
+
+
+def test_where_the_peak_was_not_reached_the_interval_is_open() -> None:
+    curves = runs(5, 1.5, noise=0.02)
+    choice = choose(curves)
+    assert not choice.reached_peak and choice.possible[1] == len(curves.kl) - 1
+    assert choice.budget >= len(curves.kl) - 3
+
+
+def test_how_far_a_window_lies_below_the_best_by_hand() -> None:
+    # Below the third: 0.3, 0.2, 0.1 and 0.1, 0.2, 0.0, each with a deviation of 0.1 over three runs.
+    curves = by_hand([[0.7, 0.9, 1.0, 0.0], [0.8, 0.8, 1.0, 0.0], [0.9, 1.0, 1.0, 0.0]])
+    choice = choose(curves)
+    assert choice.best == 2 and choice.budget == 2
+    first, second = choice.behind[:2]
+    assert first is not None and second is not None
+    assert math.isclose(first.mean, 0.2) and math.isclose(first.standard_error, 0.1 / math.sqrt(3))
+    assert math.isclose(second.mean, 0.1) and math.isclose(second.standard_error, 0.1 / math.sqrt(3))
+
+
+def test_the_rule_takes_what_is_within_its_error_by_hand() -> None:
+    # Second window: 0.1, 0.0, 0.2 below the best; mean 0.1, standard error 0.1 / sqrt(3) = 0.058: not near enough.
+    # With 0.3, -0.2, 0.2: mean 0.1, deviation 0.265, error 0.153: near enough.
+    near = choose(by_hand([[0.0, 0.7, 1.0], [0.0, 1.2, 1.0], [0.0, 0.8, 1.0]]))
+    assert (near.best, near.budget) == (2, 1)
+    far = choose(by_hand([[0.0, 0.9, 1.0], [0.0, 1.0, 1.0], [0.0, 0.8, 1.0]]))
+    assert (far.best, far.budget) == (2, 2)
+
+
+def test_a_high_run_that_goes_further_is_no_rise() -> None:
+    # Every run falls after its second window; the one that goes on stands 10 higher.
+    nan = math.nan
+    curves = by_hand([[0.0, 1.0, nan, nan], [0.1, 1.1, nan, nan], [10.0, 11.0, 10.5, 10.0], [10.1, 11.1, 10.6, 10.1]])
+    assert choose(curves).best == 1
+    np.testing.assert_allclose(curves.gains, [0.0, 1.0, 0.5, 0.0], atol=1e-9)
+
+
+def test_the_common_curve_is_that_of_least_squares() -> None:
+    generator = np.random.default_rng(3)
+    values = generator.standard_normal((6, 5))
+    values[:3, 4] = values[1, 3] = math.nan
+    unit, window = np.nonzero(~np.isnan(values))
+    design = np.concatenate([np.eye(6)[unit], np.eye(5)[window][:, 1:]], axis=1)
+    wanted = np.linalg.lstsq(design, values[unit, window], rcond=None)[0][6:]
+    np.testing.assert_allclose(by_hand(values.tolist()).gains, [0.0, *wanted], atol=1e-9)
+
+
+@pytest.mark.parametrize("number", [3, 5])
+def test_flat_runs_seldom_have_a_peak(number: int) -> None:
+    said = 0
+    for seed in range(150):
+        generator = np.random.default_rng(seed)
+        curves = curves_of(
+            np.tile(np.arange(12.0), number), generator.standard_normal(12 * number), np.repeat(np.arange(number), 12)
+        )
+        assert curves is not None
+        said += choose(curves).reached_peak
+    # Several windows are asked at 2.5 % each; a tenth of the runs would be 15.
+    assert said < 15
+
+
+def test_too_little_gives_nothing() -> None:
+    assert curves_of([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0] * 6, [0, 0, 0, 1, 1, 1]) is None
+    assert curves_of([0.0, 1.0] * 3, [0.0] * 6, [0, 0, 1, 1, 2, 2]) is None
