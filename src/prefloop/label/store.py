@@ -149,7 +149,7 @@ class Store:
                 return OSError(number, str(error), self.database)
         reason = " ".join(str(error).split())[:200]
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "55P03", "57014")):
-            return EnvironmentStop(f"{self.database} is busy: others kept it for {WAIT_SECONDS:.0f} s; try again")
+            return EnvironmentStop(f"{self.database} is busy: others kept it for {WAIT_SECONDS:.0f} s")
         if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
             return InputError(f"cannot be read as a database ({reason})", path=self.database, remedy=DAMAGED)
         if name.startswith("SQLITE_IOERR") or (not self.is_sqlite and is_operational):
