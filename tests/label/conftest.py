@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import pwd
+import secrets
 import shutil
 import socket
 import subprocess
@@ -70,8 +72,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    """An empty SQLite database."""
+def store(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """An empty SQLite database. People have the same ids each time, and what is drawn for them is drawn from those."""
+    numbers = itertools.count(1)
+    monkeypatch.setattr(secrets, "token_hex", lambda size: f"{next(numbers):0{2 * size}x}")
     with open_store(str(tmp_path / "label.sqlite"), clock=clock) as opened:
         unsynced(opened)
         yield opened
