@@ -136,9 +136,9 @@ def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium."""
+    """A headless Chromium. Not for the session: while it runs, no other test of this thread can use asyncio."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")
     if not CHROMIUM.exists():
         pytest.skip(f"the browser tests need {CHROMIUM}")
