@@ -1,9 +1,7 @@
-"""What importing costs: the core runs without torch, and help comes at once."""
+"""What importing costs: the core runs without torch, and help loads little. (Seconds are in docs/benchmarks.md.)"""
 
 from __future__ import annotations
 
-import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -47,8 +45,10 @@ import sys
 from prefloop.cli import main
 code = main({words})
 sys.stdout = sys.stderr
-print(code, *sorted({{name.split(".")[0] for name in sys.modules}}))
+print(code, len(sys.modules), *sorted({{name.split(".")[0] for name in sys.modules}}))
 """
+MOST_MODULES = 300
+"""Modules, those of Python itself included, that any help may load; it takes about 250."""
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -79,35 +79,11 @@ def test_the_check_above_can_fail() -> None:
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     done = python(LOADED.format(words=words))
     assert done.stdout.startswith("usage:") == (words == [])
-    code, *loaded = done.stderr.split()
-    assert code == "0"
+    code, number, *loaded = done.stderr.split()
+    assert code == "0" and int(number) < MOST_MODULES
     assert {*TORCH, "numpy", "scipy", "rich", "jinja2", "plotly", "tyro", "sqlalchemy"} & set(loaded) == set()
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     done = python("import prefloop, sys; print(*sorted({name.split('.')[0] for name in sys.modules}))")
     assert {*TORCH, "numpy", "pydantic", "yaml"} & set(done.stdout.split()) == set()
-
-
-def processor_seconds(*words: str) -> float:
-    """Processor time of a child process: unlike wall time, it does not count what else the machine does."""
-    # Not under a measurement of coverage, which slows it.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, *words], check=True, capture_output=True, env=environment)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-
-
-def is_ever_below(limit: float, *words: str) -> bool:
-    """Whether one of several tries takes less than `limit` seconds: a busy machine slows most, never speeds one up."""
-    return any(processor_seconds(*words) < limit for _ in range(15))
-
-
-@pytest.mark.parametrize("name", ["train sft", "train policy"])
-def test_help_takes_less_than_300_milliseconds(name: str) -> None:
-    assert is_ever_below(0.3, "-m", "prefloop", *name.split(), "--help")
-
-
-def test_importing_the_package_takes_less_than_200_milliseconds() -> None:
-    assert is_ever_below(0.2, "-c", "import prefloop")

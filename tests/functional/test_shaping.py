@@ -76,7 +76,8 @@ def test_sigmoid_against_the_reference_is_bounded_ordered_and_centred(values: li
     scores = doubles(*sorted(values))
     reference = doubles(-1.0, 0.5).expand(len(values), 2)
     shaped = sigmoid_against_reference(scores, reference)
-    assert ((shaped > 0) & (shaped < 1)).all() and (shaped.diff() >= 0).all()
+    # Equal scores may differ by rounding, since a vector's last elements are computed in another way.
+    assert ((shaped > 0) & (shaped < 1)).all() and (shaped.diff() >= -1e-15).all()
     # Only the lead over the reference matters, and one's own score is even odds.
     torch.testing.assert_close(sigmoid_against_reference(scores + shift, reference + shift), shaped)
     torch.testing.assert_close(sigmoid_against_reference(scores, scores.unsqueeze(1)), torch.full_like(scores, 0.5))
