@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from prefloop.recipes.scenario import side_by_side
+from prefloop.recipes.workers import side_by_side
 from prefloop.types import EnvironmentStop, InputError
 
 JOBS = """
@@ -40,7 +40,7 @@ def write_slowly(path):
 PROGRAM = """
 import signal, sys
 from pathlib import Path
-from prefloop.recipes.scenario import side_by_side
+from prefloop.recipes.workers import side_by_side
 from side_by_side_jobs import write_slowly
 
 def stop(number, frame):

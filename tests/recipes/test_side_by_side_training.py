@@ -15,7 +15,7 @@ from prefloop.train.checkpoint import checkpoints, step_of
 
 PROGRAM = """
 import signal, sys
-from prefloop.recipes.scenario import side_by_side
+from prefloop.recipes.workers import side_by_side
 from prefloop.train.config import SFTConfig
 from prefloop.train.sft import train
 

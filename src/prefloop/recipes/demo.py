@@ -26,11 +26,11 @@ from prefloop.recipes.scenario import (
     peak_memory,
     require_feasible,
     scenario_named,
-    side_by_side,
     stored_answer,
     write_curves,
 )
 from prefloop.recipes.stages import Bench, pair_prompts, run_sft, write_data
+from prefloop.recipes.workers import side_by_side
 from prefloop.report.demo import render_demo
 from prefloop.rundir import RunDir, atomic_file, read_section, write_rows
 from prefloop.statistics.pairwise import accuracy_with_ties

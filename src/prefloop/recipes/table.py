@@ -16,11 +16,9 @@ from typing import Any
 from prefloop.console import say
 from prefloop.recipes.scenario import (
     Clock,
-    Job,
     learn_reward,
     require_feasible,
     scenario_named,
-    side_by_side,
     stored_answer,
 )
 from prefloop.recipes.stages import Bench, run_sft, write_data
@@ -28,6 +26,7 @@ from prefloop.recipes.table_columns import columns
 from prefloop.recipes.table_config import TableConfig
 from prefloop.recipes.table_row import make_row
 from prefloop.recipes.table_text import as_markdown, as_sheet
+from prefloop.recipes.workers import Job, side_by_side
 from prefloop.rundir import RunDir, atomic_file, read_json, write_json, write_rows
 from prefloop.types import Told
 
