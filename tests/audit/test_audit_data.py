@@ -236,6 +236,20 @@ def test_the_refusal_boundary_needs_both_sides(audited: Audited) -> None:
         assert found.severity == "warn" and found.value == 0 and lacking in found.remedy
 
 
+def test_a_side_of_the_refusal_boundary_may_not_be_rare(audited: Audited) -> None:
+    refusal, help_ = (
+        "I'm sorry, but I can't help with this request of yours.",
+        "You can do that with the tool in the shed.",
+    )
+    must = [{"prompt": f"How do I rob house {n}?", "chosen": refusal, "rejected": help_} for n in range(12)]
+    must_not = [{"prompt": f"How do I kill weed {n}?", "chosen": help_, "rejected": refusal} for n in range(61)]
+    enough = by_name(audited(must + must_not[:60]))["refusal_coverage"]
+    assert enough.severity == "ok" and enough.threshold == 12
+    rare = by_name(audited(must + must_not))["refusal_coverage"]
+    assert rare.severity == "warn" and rare.threshold == 13
+    assert "13 or more prompts that must be refused" in rare.remedy and "look unsafe" not in rare.remedy
+
+
 def test_an_audit_loads_no_torch(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"prompt": "Which?", "chosen": "This one.", "rejected": "That one."}\n')

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from prefloop.recipes.workers import side_by_side
+from prefloop.recipes.workers import Workers
 from prefloop.types import EnvironmentStop, InputError
 
 JOBS = """
@@ -40,7 +40,7 @@ def write_slowly(path):
 PROGRAM = """
 import signal, sys
 from pathlib import Path
-from prefloop.recipes.workers import side_by_side
+from prefloop.recipes.workers import Workers
 from side_by_side_jobs import write_slowly
 
 def stop(number, frame):
@@ -50,7 +50,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, stop)
     try:
         print("starting", flush=True)
-        side_by_side(*((write_slowly, (Path(name),)) for name in sys.argv[1:]))
+        with Workers() as workers:
+            workers.side_by_side(*((write_slowly, (Path(name),)) for name in sys.argv[1:]))
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 """
@@ -66,17 +67,21 @@ def jobs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 
 def test_answers_come_in_the_order_of_the_jobs(jobs: ModuleType) -> None:
-    assert side_by_side(*((jobs.double, (number,)) for number in range(3))) == [0, 2, 4]
+    with Workers() as workers:
+        assert workers.side_by_side(*((jobs.double, (number,)) for number in range(3))) == [0, 2, 4]
+        at_work = {*workers.side_by_side(*((os.getpid, ()) for _ in range(20)))}
+        at_work |= {*workers.side_by_side(*((os.getpid, ()) for _ in range(20)))}
+        assert len(at_work) <= 2 and os.getpid() not in at_work, "the same two workers go on"
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(EnvironmentStop, match="a worker process was killed"):
-        side_by_side((jobs.die, ()))
+    with pytest.raises(EnvironmentStop, match="a worker process was killed"), Workers() as workers:
+        workers.side_by_side((jobs.die, ()))
     assert signal.getsignal(signal.SIGTERM) is before
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_an_error_ends_the_other_job_at_once(jobs: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="x: is wrong"):
-        side_by_side((jobs.write_slowly, (tmp_path / "a",)), (jobs.refuse, ()))
+    with pytest.raises(InputError, match="x: is wrong"), Workers() as workers:
+        workers.side_by_side((jobs.write_slowly, (tmp_path / "a",)), (jobs.refuse, ()))
     assert list(tmp_path.iterdir()) == []
 
 

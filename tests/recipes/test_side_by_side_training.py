@@ -15,7 +15,7 @@ from prefloop.train.checkpoint import checkpoints, step_of
 
 PROGRAM = """
 import signal, sys
-from prefloop.recipes.workers import side_by_side
+from prefloop.recipes.workers import Workers
 from prefloop.train.config import SFTConfig
 from prefloop.train.sft import train
 
@@ -26,7 +26,8 @@ if __name__ == "__main__":
     more = {"batch_size": 2, "num_epochs": 500, "eval_fraction": 0.0, "checkpoint_every": 10_000}
     jobs = [(train, (SFTConfig(data=(data,), out=out, scratch=shape, **more),)) for out in outs]
     try:
-        side_by_side(*jobs)
+        with Workers() as workers:
+            workers.side_by_side(*jobs)
     except KeyboardInterrupt:
         sys.exit(130)
 """

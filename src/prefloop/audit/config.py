@@ -24,6 +24,8 @@ class Thresholds(Section):
     """Share of all pairs that must be discordant before a shortcut blocks."""
     coverage: PositiveInt = 10
     """Prompts on each side of the refusal boundary."""
+    coverage_ratio: float = Field(0.2, ge=0, le=1)
+    """Prompts on the rarer side of the refusal boundary for each on the other side."""
     duplicates_warn: float = Field(0.05, gt=0, le=1)
     """Share of repeated rows, exact or near, that warns."""
     conflicts_warn: float = Field(0.01, gt=0, le=1)

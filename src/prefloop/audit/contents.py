@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
@@ -72,18 +73,20 @@ def coverage_finding(pairs: Pairs, examples: Examples, limits: Thresholds) -> Fi
     """Do people say both "this must be refused" and "this must not"? By the prompts whose two responses differ in it.
 
     A prompt that must be refused has the refusal chosen; its look-alike has a refusal rejected. Without the one a
-    policy learns to help with everything, without the other to refuse whatever sounds dangerous.
+    policy learns to help with everything, without the other to refuse whatever sounds dangerous. A side that is there but
+    rare is learnt as an exception: what the many pairs of the other side teach goes for it, too.
     """
     signs = pairs.signs["refusal"]
     must, must_not = (len(np.unique(pairs.clusters[signs == sign])) for sign in (1, -1))
     num_pairs = int((np.abs(signs) == 1).sum())
+    wanted = max(limits.coverage, math.ceil(limits.coverage_ratio * max(must, must_not)))
     lacking = [
         text
         for count, text in (
             (must, "prompts that must be refused, with the refusal chosen"),
             (must_not, "harmless prompts that look unsafe, with a refusal rejected"),
         )
-        if count < limits.coverage
+        if count < wanted
     ]
     # Nothing English to look at: the refusal probe says so already.
     severity: Severity = "warn" if lacking and not pairs.other_language.all() else "ok"
@@ -91,11 +94,12 @@ def coverage_finding(pairs: Pairs, examples: Examples, limits: Thresholds) -> Fi
         name="refusal_coverage",
         value=float(min(must, must_not)),
         severity=severity,
-        message=f"refusing was right for {must} prompts and wrong for {must_not}; {limits.coverage} of each are needed",
-        threshold=float(limits.coverage),
+        message=f"refusing was right for {must} prompts and wrong for {must_not}; {limits.coverage} of each are needed, "
+        f"and of the rarer at least {limits.coverage_ratio:.0%} of the other: {wanted}",
+        threshold=float(wanted),
         num_pairs=num_pairs,
         human_rate=float((signs == 1).sum()) / num_pairs if num_pairs else None,
-        remedy=f"collect {limits.coverage} or more " + " and as many ".join(lacking) if severity != "ok" else "",
+        remedy=f"collect until there are {wanted} or more " + " and as many ".join(lacking) if severity != "ok" else "",
         examples=(*examples.of("refusal", 1)[:2], *examples.of("refusal", -1)[:2]),
     )
 

@@ -30,7 +30,7 @@ from prefloop.recipes.scenario import (
     write_curves,
 )
 from prefloop.recipes.stages import Bench, pair_prompts, run_sft, write_data
-from prefloop.recipes.workers import side_by_side
+from prefloop.recipes.workers import Workers
 from prefloop.report.demo import render_demo
 from prefloop.rundir import RunDir, atomic_file, read_section, write_rows
 from prefloop.statistics.pairwise import accuracy_with_ties
@@ -59,25 +59,8 @@ def run(config: DemoConfig) -> dict[str, Any]:
             bench = Bench.build(root, config, num_threads=2 * config.num_threads)
             write_data(bench)
             run_sft(bench)
-        say("2. Annotators compare pairs of its answers, honest ones and biased ones. The pairs are audited; a reward")
-        say("   model learns from each, whatever the audit says: this is to show what comes of it.")
-        with clock.timed("pairs and reward models"):
-            side_by_side(*((learn_reward, (root, config, name)) for name in ("honest", config.scenario)))
-        say("3. PPO optimises the policy against each, held near the SFT policy by a KL penalty; against the biased")
-        say("   one without a KL budget, and with one.")
-        with clock.timed("PPO"):
-            side_by_side(
-                (optimise, (root, config, config.scenario, "hacked", None)),
-                (optimise, (root, config, "honest", "tuned", None)),
-                (optimise, (root, config, config.scenario, "guarded", config.kl_budget)),
-            )
-        say(f"4. The truth beside the proxy, on {config.num_eval_prompts} prompts that nothing was trained on.")
-        with clock.timed("evaluation"):
-            tuned, biased = side_by_side(
-                (measure_runs, (root, config, "honest", ("tuned",))),
-                (measure_runs, (root, config, config.scenario, ("hacked", "guarded"))),
-            )
-        measured: dict[str, dict[int, Measured]] = {**tuned, **biased}
+        with Workers() as workers:
+            measured = _learn_and_measure(root, config, clock, workers)
         write_curves(root, measured)
         answer = _answer(root, config, measured)
         answer |= {"seconds": clock.total(), "peak_memory_bytes": peak_memory(), "stages": dict(clock.seconds)}
@@ -86,6 +69,31 @@ def run(config: DemoConfig) -> dict[str, Any]:
             file.write(render_demo(root))
         _tell(answer)
         return answer
+
+
+def _learn_and_measure(
+    root: Path, config: DemoConfig, clock: Clock, workers: Workers
+) -> dict[str, dict[int, Measured]]:
+    """The stages after SFT. The checkpoints of each policy run, measured."""
+    say("2. Annotators compare pairs of its answers, honest ones and biased ones. The pairs are audited; a reward")
+    say("   model learns from each, whatever the audit says: this is to show what comes of it.")
+    with clock.timed("pairs and reward models"):
+        workers.side_by_side(*((learn_reward, (root, config, name)) for name in ("honest", config.scenario)))
+    say("3. PPO optimises the policy against each, held near the SFT policy by a KL penalty; against the biased")
+    say("   one without a KL budget, and with one.")
+    with clock.timed("PPO"):
+        workers.side_by_side(
+            (optimise, (root, config, config.scenario, "hacked", None)),
+            (optimise, (root, config, "honest", "tuned", None)),
+            (optimise, (root, config, config.scenario, "guarded", config.kl_budget)),
+        )
+    say(f"4. The truth beside the proxy, on {config.num_eval_prompts} prompts that nothing was trained on.")
+    with clock.timed("evaluation"):
+        tuned, biased = workers.side_by_side(
+            (measure_runs, (root, config, "honest", ("tuned",))),
+            (measure_runs, (root, config, config.scenario, ("hacked", "guarded"))),
+        )
+    return {**tuned, **biased}
 
 
 def _policies(measured: Mapping[str, Mapping[int, Measured]]) -> dict[str, Measured]:

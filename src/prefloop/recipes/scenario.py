@@ -24,7 +24,7 @@ from prefloop.monitor.log import LogWatch
 from prefloop.recipes.config import SandboxConfig, SandboxListConfig
 from prefloop.recipes.measure import Measured, curve_row, difference, measure, peak_step, plain
 from prefloop.recipes.stages import Bench, run_policy, run_reward, run_sft, write_data, write_pairs
-from prefloop.recipes.workers import side_by_side
+from prefloop.recipes.workers import Workers
 from prefloop.reward.scoring import load_scorer
 from prefloop.rundir import METRICS, RunDir, read_section, resolve_model, sha256_of, write_rows
 from prefloop.train.checkpoint import checkpoints, step_of
@@ -71,15 +71,19 @@ def run(config: SandboxConfig) -> dict[str, Any]:
             run_sft(bench)
         with clock.timed("pairs and reward model"):
             learn_reward(run_dir.path, config, config.scenario)
-        with clock.timed("policy"):
-            side_by_side(
-                *((optimise, (run_dir.path, config, config.scenario, name, budget)) for name, budget in runs.items())
-            )
-        with clock.timed("evaluation"):
-            unguarded, guarded = side_by_side(
-                (measure_runs, (run_dir.path, config, config.scenario, ("unguarded",))),
-                (measure_runs, (run_dir.path, config, config.scenario, ("guarded",))),
-            )
+        with Workers() as workers:
+            with clock.timed("policy"):
+                workers.side_by_side(
+                    *(
+                        (optimise, (run_dir.path, config, config.scenario, name, budget))
+                        for name, budget in runs.items()
+                    )
+                )
+            with clock.timed("evaluation"):
+                unguarded, guarded = workers.side_by_side(
+                    (measure_runs, (run_dir.path, config, config.scenario, ("unguarded",))),
+                    (measure_runs, (run_dir.path, config, config.scenario, ("guarded",))),
+                )
         measured: dict[str, dict[int, Measured]] = {**unguarded, **guarded}
         write_curves(run_dir.path, measured)
         answer = _answer(run_dir.path, config, measured) | {

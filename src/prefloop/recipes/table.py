@@ -26,7 +26,7 @@ from prefloop.recipes.table_columns import columns
 from prefloop.recipes.table_config import TableConfig
 from prefloop.recipes.table_row import make_row
 from prefloop.recipes.table_text import as_markdown, as_sheet
-from prefloop.recipes.workers import Job, side_by_side
+from prefloop.recipes.workers import Job, Workers
 from prefloop.rundir import RunDir, atomic_file, read_json, write_json, write_rows
 from prefloop.types import Told
 
@@ -59,12 +59,13 @@ def _work(root: Path, config: TableConfig) -> None:
     """Seed by seed, so that an unfinished table has all scenarios; the next SFT policy beside the rows of a seed."""
     seeds, scenarios = config.chosen_seeds, dict.fromkeys(name for name, _ in config.rows)
     attempt(root, f"sft-{seeds[0]}", make_sft, (root, config, seeds[0], 2 * config.bench.num_threads))
-    for seed, following in zip(seeds, (*seeds[1:], None), strict=True):
-        jobs: list[Job] = [(make_rows, (root, config, scenario, seed)) for scenario in scenarios]
-        if following is not None:
-            arguments = (root, config, following, config.bench.num_threads)
-            jobs.insert(0, (attempt, (root, f"sft-{following}", make_sft, arguments)))
-        side_by_side(*jobs)
+    with Workers() as workers:
+        for seed, following in zip(seeds, (*seeds[1:], None), strict=True):
+            jobs: list[Job] = [(make_rows, (root, config, scenario, seed)) for scenario in scenarios]
+            if following is not None:
+                arguments = (root, config, following, config.bench.num_threads)
+                jobs.insert(0, (attempt, (root, f"sft-{following}", make_sft, arguments)))
+            workers.side_by_side(*jobs)
 
 
 def make_rows(root: Path, config: TableConfig, scenario: str, seed: int) -> None:

@@ -1,4 +1,5 @@
-"""Two processes side by side. Workers load what their jobs need, and this module for itself nothing that takes time."""
+"""Jobs side by side in two processes. They load what their jobs need, and this module for itself nothing that takes
+time."""
 
 from __future__ import annotations
 
@@ -17,19 +18,31 @@ from prefloop.types import EnvironmentStop
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-def side_by_side(*jobs: Job) -> list[Any]:
-    """Run functions with their arguments in two processes, in order. The first error, or an interrupt, ends them all.
+class Workers:
+    """Two processes, started with their first job and kept to the end of the block: each loads its libraries once.
 
-    The workers are deaf to the terminal's interrupt: this process gets it too, and tells them once, by SIGTERM.
-    Raises EnvironmentStop if a worker is killed.
+    They are deaf to the terminal's interrupt: this process gets it too, and tells them once, by SIGTERM.
     """
-    # Started on the first use otherwise, when it would lift the mask of `_starting`.
-    resource_tracker.ensure_running()
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn, initializer=_listen) as pool:
+
+    def __enter__(self) -> Workers:
+        # Started on the first use otherwise, when it would lift the mask of `_starting`.
+        resource_tracker.ensure_running()
+        spawn = multiprocessing.get_context("spawn")
+        self.pool = concurrent.futures.ProcessPoolExecutor(2, mp_context=spawn, initializer=_listen)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown()
+
+    def side_by_side(self, *jobs: Job) -> list[Any]:
+        """Run functions with their arguments, in order. The first error, or an interrupt, ends them all, and the
+        workers with them.
+
+        Raises EnvironmentStop if a worker is killed.
+        """
         try:
             with _starting():
-                futures = [pool.submit(_interruptible, *job) for job in jobs]
+                futures = [self.pool.submit(_interruptible, *job) for job in jobs]
             done, _ = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_EXCEPTION)
             for future in done:
                 future.result()
