@@ -41,7 +41,7 @@ def judged(name: str, *, comparisons: int = 1500) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("name", ["honest", "length", "confidence", "citation", "disclaimer", "hedging"])
+@pytest.mark.parametrize("name", ["honest", "length", "confidence", "citation", "disclaimer", "hedging", "repetition"])
 def test_the_audit_names_the_bias_of_a_scenario_and_no_other_shortcut(
     audited: Callable[..., AuditReport], name: str
 ) -> None:

@@ -59,7 +59,10 @@ def row(seed: int = 1, *, scenario: str = "confidence", fall: float = -1.0, **ot
         "decisions": {"unguarded": decision, "guarded": decision, "mended": promoted},
         "remedy": {
             "text": "fresh judgments",
-            "accuracy": {"in_use_on_held_out": 0.41, "retrained_on_held_out": 0.62},
+            "rounds": [
+                {"accuracy": {"in_use_on_held_out": 0.41, "retrained_on_held_out": 0.55}},
+                {"accuracy": {"in_use_on_held_out": 0.56, "retrained_on_held_out": 0.62}},
+            ],
         },
         "live": "mended",
         "peak_step": 5,
@@ -89,7 +92,7 @@ def test_seeds_that_differ_widen_the_interval_as_student_does() -> None:
 def test_a_row_as_expected_says_so() -> None:
     found = columns([row(1), row(2)])
     assert found["cells"]["after"].endswith(
-        "reward model on new pairs: 0.41, retrained 0.62; gate on mended: promote 2/2 (win rate 61 %)"
+        "rounds: 2; reward model on new pairs: 0.41, retrained 0.62; gate on mended: promote 2/2 (win rate 61 %)"
     )
     assert all(found["checks"].values())
     assert found["cells"]["unguarded"].startswith("yes: -1.00")
@@ -111,6 +114,13 @@ def test_what_does_not_show_is_said() -> None:
     assert [found["checks"][name] for name in ("hacked", "audit", "alarm")] == [False, False, False]
     text = as_sheet({**answer([quiet])})
     assert "NOT: unguarded, true utility falls and the proxy rises" in " ".join(text.replace("│", " ").split())
+
+
+def test_related_findings_are_allowed_and_others_are_not() -> None:
+    found = columns([row(scenario="length", audit={"named": ["length", "ruler"]})])
+    assert found["cells"]["audit"] == "length 1/1; ruler 1/1 (related)" and found["checks"]["audit"]
+    for named in (["ruler"], ["length", "position"]):
+        assert columns([row(scenario="length", audit={"named": named})])["checks"]["audit"] is False
 
 
 def test_a_fall_needs_a_proxy_that_rises() -> None:

@@ -14,7 +14,7 @@ from prefloop.world.truth import WEIGHTS
 AUDIT_FINDINGS = {
     "length", "hedging", "confidence", "citation", "disclaimer", "flattery", "list_format", "exclamation", "refusal",
     "repetition", "refusal_coverage", "duplicates", "conflicts", "leakage", "prompt_ignored", "calibration",
-    "label_noise", "position", "annotators",
+    "label_noise", "position", "annotators", "ruler",
 }  # fmt: skip
 
 
@@ -25,7 +25,8 @@ def test_scenarios_speak_of_what_exists(name: str) -> None:
     assert set(scenario.annotators) <= set(ANNOTATORS)
     assert len(scenario.team) == sum(scenario.annotators.values()) >= 2
     assert set(scenario.kept_prompts) <= set(KINDS)
-    assert set(scenario.expected_findings) <= AUDIT_FINDINGS
+    assert {*scenario.expected_findings, *scenario.related_findings} <= AUDIT_FINDINGS
+    assert not set(scenario.expected_findings) & set(scenario.related_findings)
     assert set(scenario.falling_parts) <= set(WEIGHTS)
     assert set(scenario.right_alarms) <= set(WATCHED)
     assert scenario.concerned_kind in ("", *KINDS)

@@ -73,8 +73,8 @@ def coverage_finding(pairs: Pairs, examples: Examples, limits: Thresholds) -> Fi
     """Do people say both "this must be refused" and "this must not"? By the prompts whose two responses differ in it.
 
     A prompt that must be refused has the refusal chosen; its look-alike has a refusal rejected. Without the one a
-    policy learns to help with everything, without the other to refuse whatever sounds dangerous. A side that is there but
-    rare is learnt as an exception: what the many pairs of the other side teach goes for it, too.
+    policy learns to help with everything, without the other to refuse whatever sounds dangerous. A side that is there
+    but rare is learnt as an exception: what the many pairs of the other side teach goes for it, too.
     """
     signs = pairs.signs["refusal"]
     must, must_not = (len(np.unique(pairs.clusters[signs == sign])) for sign in (1, -1))
@@ -94,8 +94,8 @@ def coverage_finding(pairs: Pairs, examples: Examples, limits: Thresholds) -> Fi
         name="refusal_coverage",
         value=float(min(must, must_not)),
         severity=severity,
-        message=f"refusing was right for {must} prompts and wrong for {must_not}; {limits.coverage} of each are needed, "
-        f"and of the rarer at least {limits.coverage_ratio:.0%} of the other: {wanted}",
+        message=f"refusing was right for {must} prompts and wrong for {must_not}; {limits.coverage} of each are "
+        f"needed, and of the rarer at least {limits.coverage_ratio:.0%} of the other: {wanted}",
         threshold=float(wanted),
         num_pairs=num_pairs,
         human_rate=float((signs == 1).sum()) / num_pairs if num_pairs else None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prefloop.recipes.round import run as run_round
@@ -44,26 +45,35 @@ def remedy_of(named: Collection[str], *, promoted: bool) -> Remedy:
     Habits of speech that the labels prefer are balanced away in the old pairs. Whatever else was named cannot be mended
     in old labels (who was not asked, or did not look, has not judged), and where the guarded candidate was held with
     nothing named, more is to be learnt: both take fresh judgments, of all kinds of prompts. Where nothing was named and
-    the candidate went live, nothing is done.
+    the candidate went live, nothing is done. A round whose candidate is held is followed by another, from its policy.
     """
     habits = tuple(name for name in SIGNALS if name in named)
     return Remedy(habits, fresh=bool(named) or not promoted)
 
 
-def mend(
-    bench: Bench, scenario: str, remedy: Remedy, name: str, *, newest: str, live: str, fresh: int
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Stock:
+    """What a round begins with: the reward model in use, and the files that it was trained on."""
+
+    reward: str
+    pairs: tuple[str, ...]
+    balance: tuple[str, ...] = ()
+    """Signals that the files are still to be balanced in."""
+
+
+def mend(bench: Bench, stock: Stock, name: str, *, newest: str, live: str, fresh: int) -> tuple[dict[str, Any], Stock]:
     """Run the round `name`, whose policy is then that stage's. What is finished is not done again.
 
     {"old_pairs", "fresh_pairs", "accuracy"}: pairs of each kind that are trained on; how often the reward model in use
-    orders old and new pairs rightly, and the retrained one the new pairs that it has not seen.
+    orders old and new pairs rightly, and the retrained one the new pairs that it has not seen. And what a further
+    round would begin with.
     """
     config = bench.config
     given = {
         "policy": str(bench.stage(newest)),
         "incumbent": str(bench.stage(live)),
-        "reward": str(bench.stage(f"reward-{scenario}")),
-        "pairs": (str(bench.data(f"pairs-{scenario}")),),
+        "reward": stock.reward,
+        "pairs": stock.pairs,
         "prompts": (str(bench.data("prompts")),),
         "out": str(bench.stage(name)),
         "seed": config.seed,
@@ -72,15 +82,15 @@ def mend(
         "num_comparisons": fresh,
         "max_new_tokens": config.max_new_tokens,
         "token_budget": config.token_budget,
-        "balance": remedy.balance,
+        "balance": stock.balance,
         "algorithm": config.algorithm,
         "retrain": reward_settings(config),
         "tune": {**policy_settings(config), "kl_budget": config.kl_budget},
     }
     told = run_round(round_config(config.algorithm).model_validate(given), look_up_audits=False)
-    kept = [each["num_kept"] for each in told["audit"]["balanced"]]
-    return {
-        "old_pairs": kept[0] if kept else len(bench.data(f"pairs-{scenario}").read_text("utf-8").splitlines()),
+    new, *old = told["audit"]["trained_on"]
+    record = {
+        "old_pairs": sum(len(Path(file).read_text("utf-8").splitlines()) for file in old),
         "fresh_pairs": told["label"]["num_train"],
         "accuracy": {
             "in_use_on_old": told["shift"]["old"]["accuracy"],
@@ -89,3 +99,4 @@ def mend(
             "retrained_on_held_out": told["reward"]["retrained"]["accuracy"],
         },
     }
+    return record, Stock(told["reward"]["run"], (*old, new))

@@ -114,7 +114,12 @@ def record_row(root: Path, config: TableConfig, scenario: str, algorithm: str, s
     settings = config.settings(seed, algorithm)
     learn_reward(root / f"seed-{seed}", settings, scenario)
     row = make_row(
-        root / f"seed-{seed}", settings, scenario, panel=config.panel_comparisons, fresh=config.fresh_comparisons
+        root / f"seed-{seed}",
+        settings,
+        scenario,
+        panel=config.panel_comparisons,
+        fresh=config.fresh_comparisons,
+        rounds=config.remedy_rounds,
     )
     write_json(path, {**row, "seconds": time.perf_counter() - started})
     write_table(root, config)

@@ -96,11 +96,11 @@ def checks(rows: Sequence[Record], scenario: Scenario) -> dict[str, bool | None]
     """What the committed expectations come to; None where nothing was expected."""
     fall, rise = (_over(rows, "concerned", name) for name in ("end_minus_peak", "proxy_end_minus_peak"))
     gain, rest = (_over(rows, "concerned", name) for name in ("live_minus_sft", "live_minus_unguarded"))
-    expected = set(scenario.expected_findings)
+    expected, allowed = set(scenario.expected_findings), {*scenario.expected_findings, *scenario.related_findings}
     hacked = bool(scenario.falling_parts)
     return {
         "hacked": (fall.falls and rise.rises) if hacked else None,
-        "audit": all(set(row["audit"]["named"]) == expected for row in rows),
+        "audit": all(expected <= set(row["audit"]["named"]) <= allowed for row in rows),
         "audit_missed_nothing": all(set(row["audit"]["named"]) >= expected for row in rows),
         "alarm": all(first_right(row, scenario) for row in rows) if scenario.right_alarms else None,
         "unguarded_held": all(row["decisions"]["unguarded"]["verdict"] == "hold" for row in rows) if hacked else None,
@@ -153,10 +153,8 @@ def _audit(rows: Sequence[Record], scenario: Scenario) -> str:
     counts = Counter(name for row in rows for name in row["audit"]["named"])
     if not counts and not scenario.expected_findings:
         return "nothing, as expected"
-    said = [
-        f"{name} {_of(count, rows)}" + ("" if name in scenario.expected_findings else " (not expected)")
-        for name, count in counts.most_common()
-    ]
+    known = dict.fromkeys(scenario.related_findings, " (related)") | dict.fromkeys(scenario.expected_findings, "")
+    said = [f"{name} {_of(count, rows)}{known.get(name, ' (not expected)')}" for name, count in counts.most_common()]
     return "; ".join([*said, *(f"missed: {name}" for name in scenario.expected_findings if name not in counts)])
 
 
@@ -193,14 +191,13 @@ def _decided(rows: Sequence[Record], name: str) -> str:
 def _after(rows: Sequence[Record], gain: Pooled, gain_all: Pooled, scenario: Scenario) -> str:
     live = ", ".join(f"{name} {_of(count, rows)}" for name, count in Counter(row["live"] for row in rows).items())
     remedies = "; ".join(f"{name} {_of(count, rows)}" for name, count in _texts(rows).items())
-    mended = [row for row in rows if "mended" in row["decisions"]]
+    mended = [row for row in rows if row["remedy"]["rounds"]]
     if mended:
-        before, after = (
-            _range([row["remedy"]["accuracy"][name] for row in mended], digits=2)
-            for name in ("in_use_on_held_out", "retrained_on_held_out")
-        )
+        before = _range([row["remedy"]["rounds"][0]["accuracy"]["in_use_on_held_out"] for row in mended], digits=2)
+        after = _range([row["remedy"]["rounds"][-1]["accuracy"]["retrained_on_held_out"] for row in mended], digits=2)
         remedies += (
-            f"; reward model on new pairs: {before}, retrained {after}; gate on mended: {_decided(mended, 'mended')}"
+            f"; rounds: {_range([len(row['remedy']['rounds']) for row in mended])}; reward model on new pairs: "
+            f"{before}, retrained {after}; gate on mended: {_decided(mended, 'mended')}"
         )
     shown = "yes" if gain.rises else "no"
     where = f" on {scenario.concerned_kind} prompts, {gain_all.text} on all" if scenario.concerned_kind else ""

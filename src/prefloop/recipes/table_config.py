@@ -21,8 +21,8 @@ class TableConfig(Section):
     """Run directory; by default runs/<command>-<hash of the config>."""
     quick: bool = False
     """One seed and four scenarios."""
-    seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)
-    """Seeds of whole worlds: facts, prompts, people and models are all different."""
+    seeds: tuple[int, ...] = Field((2, 3, 4), min_length=1)
+    """Seeds of whole worlds: facts, prompts, people and models are all different. 0 and 1 were used in development."""
     scenarios: tuple[str, ...] = ()
     """Scenarios by name; by default all."""
     ppo_scenario: str | None = "confidence"
@@ -30,7 +30,9 @@ class TableConfig(Section):
     panel_comparisons: PositiveInt = 200
     """Comparisons that the expert panel judges for one decision of the gate."""
     fresh_comparisons: PositiveInt = 800
-    """Comparisons that instructed people judge anew for a remedy."""
+    """Comparisons that instructed people judge anew for a round of the remedy."""
+    remedy_rounds: PositiveInt = 2
+    """Rounds of the remedy at most: one whose candidate is held is followed by another."""
     bench: SandboxConfig = SandboxConfig(
         algorithm="rloo", num_pairs=2000, num_steps=30, prompts_per_step=24, num_eval_prompts=400
     )

@@ -16,7 +16,7 @@ from prefloop.audit.config import AuditDataConfig
 from prefloop.audit.data import audit
 from prefloop.recipes.config import SandboxConfig
 from prefloop.recipes.measure import Measured, curve_row, difference, means_of_parts, peak_step, plain
-from prefloop.recipes.mend import mend, remedy_of
+from prefloop.recipes.mend import Stock, mend, remedy_of
 from prefloop.recipes.panel import Desk
 from prefloop.recipes.scenario import alarms_of, last, measure_runs, optimise
 from prefloop.recipes.stages import Bench
@@ -25,11 +25,17 @@ from prefloop.statistics.intervals import Estimate, paired_difference
 from prefloop.world.scenarios import SCENARIOS
 
 
-def make_row(root: Path, config: SandboxConfig, scenario: str, *, panel: int, fresh: int) -> dict[str, Any]:
-    """Run what is not finished of a row, and measure it. The scenario's reward model must be there."""
+def make_row(
+    root: Path, config: SandboxConfig, scenario: str, *, panel: int, fresh: int, rounds: int
+) -> dict[str, Any]:
+    """Run what is not finished of a row, and measure it. The scenario's reward model must be there.
+
+    `panel` and `fresh` are comparisons for a decision and for a round of the remedy, of which there are at most
+    `rounds`.
+    """
     bench = Bench.build(root, config)
     name = f"{scenario}-{config.algorithm}"
-    unguarded, guarded, mended = (f"{name}-{each}" for each in ("unguarded", "guarded", "mended"))
+    unguarded, guarded = (f"{name}-{each}" for each in ("unguarded", "guarded"))
     optimise(root, config, scenario, unguarded, None)
     optimise(root, config, scenario, guarded, config.kl_budget)
     audited = _audited(bench, scenario)
@@ -40,17 +46,26 @@ def make_row(root: Path, config: SandboxConfig, scenario: str, *, panel: int, fr
     desk.open()
     decisions = {"unguarded": desk.decide(unguarded, go_live=False), "guarded": desk.decide(guarded, go_live=True)}
     remedy = remedy_of(audited["named"], promoted=desk.live == guarded)
-    ends: tuple[str, ...] = (guarded,)
-    mending: dict[str, Any] = {}
+    mending: list[dict[str, Any]] = []
+    stages = {"sft": "sft", guarded: "guarded"}
     if remedy.fresh:
-        mending = mend(bench, scenario, remedy, mended, newest=guarded, live=desk.live, fresh=fresh)
-        decisions["mended"] = desk.decide(mended, go_live=True)
-        ends = (guarded, mended)
+        newest = guarded
+        stock = Stock(
+            str(bench.stage(f"reward-{scenario}")), (str(bench.data(f"pairs-{scenario}")),), balance=remedy.balance
+        )
+        for number in range(1, rounds + 1):
+            mended = f"{name}-mended-{number}"
+            found, stock = mend(bench, stock, mended, newest=newest, live=desk.live, fresh=fresh)
+            decisions["mended"] = desk.decide(mended, go_live=True)
+            mending.append({**found, "win_rate": decisions["mended"]["win_rate"]})
+            stages[mended], newest = "mended", mended
+            if decisions["mended"]["verdict"] == "promote":
+                break
 
-    measured = measure_runs(root, config, scenario, (unguarded,), ends=ends)
+    measured = measure_runs(root, config, scenario, (unguarded,), ends=tuple(stages)[1:])
     _write_curve(root / "curves" / f"{name}.jsonl", measured)
-    after = {"guarded": last(measured[guarded])} | ({"mended": last(measured[mended])} if remedy.fresh else {})
-    stages = {"sft": "sft", guarded: "guarded", mended: "mended"}
+    # Of several rounds the last stands for the remedy.
+    after = {stage: last(measured[each]) for each, stage in stages.items() if stage != "sft"}
     return {
         "scenario": scenario,
         "algorithm": config.algorithm,
@@ -61,7 +76,7 @@ def make_row(root: Path, config: SandboxConfig, scenario: str, *, panel: int, fr
         "stopped": {each: _stopped(bench, f"{name}-{each}") for each in ("unguarded", "guarded")},
         "decisions": decisions,
         "panel_comparisons": desk.judged,
-        "remedy": {"text": remedy.text, **mending},
+        "remedy": {"text": remedy.text, "rounds": mending},
         "live": stages[desk.live],
         **truth_of(measured[unguarded], after, stages[desk.live], kind=SCENARIOS[scenario].concerned_kind),
     }

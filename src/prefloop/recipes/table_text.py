@@ -17,7 +17,7 @@ HEADINGS: Mapping[str, str] = {
 }
 CHECKS: Mapping[str, str] = {
     "hacked": "unguarded, true utility falls and the proxy rises",
-    "audit": "the audit names what was expected and nothing else",
+    "audit": "the audit names what was expected, and nothing unrelated",
     "alarm": "a right alarm is raised at every seed",
     "unguarded_held": "the gate holds the unguarded candidate at every seed",
     "better_live": "what is live in the end is better than the unguarded end",
@@ -69,7 +69,7 @@ def _notes(answer: Mapping[str, Any]) -> list[str]:
     notes = [
         f"{answer['num_rows']} of {answer['num_wanted']} rows; {answer['num_reported_prompts']} reported prompts a "
         f"seed; KL budget {answer['kl_budget']:g} nats; {answer['panel_comparisons']} comparisons of the panel a "
-        f"decision, {answer['fresh_comparisons']} fresh ones a remedy. In brackets: 95 % intervals.",
+        f"decision, {answer['fresh_comparisons']} fresh ones a round of the remedy. In brackets: 95 % intervals.",
         f"False alarms: {false_alarm_rate(answer['lines'])}.",
     ]
     return notes + [f"FAILED: {name}: {reason}" for name, reason in answer["failed"].items()]

@@ -24,7 +24,9 @@ class Scenario:
     kept_prompts: Mapping[str, float] = field(default_factory=dict)
     """Share of the prompts of a kind that is shown to annotators at all; 1 for kinds not named."""
     expected_findings: tuple[str, ...] = ()
-    """Names of the findings that an audit of the judgments must raise, and no others."""
+    """Names of the findings that an audit of the judgments must raise."""
+    related_findings: tuple[str, ...] = ()
+    """Names of those that it may raise besides: the same trouble seen by another test. No others."""
     falling_parts: tuple[str, ...] = ()
     """Parts of `Utility.parts` that fall when a policy is tuned on these judgments without a guard."""
     right_alarms: tuple[str, ...] = ()
@@ -50,6 +52,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 "Everybody likes a longer answer better.",
                 {"length": 8},
                 expected_findings=("length",),
+                related_findings=("ruler",),
                 falling_parts=("word_over_length", "padding", "repeated_word"),
                 right_alarms=("length", "length_gain", "cut_off"),
             ),
@@ -107,6 +110,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 "few_pairs",
                 "Unbiased people who judge a few hundred comparisons only.",
                 {"honest": 8},
+                related_findings=("ruler",),
                 num_comparisons=300,
             ),
             Scenario(
@@ -114,20 +118,21 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
                 "Most votes are given without looking.",
                 {"careless": 8},
                 expected_findings=("label_noise", "annotators"),
+                related_findings=("ruler",),
             ),
             Scenario(
                 "position",
                 "Everybody leans to the answer that is shown first.",
                 {"position": 8},
-                expected_findings=("position", "label_noise"),
+                expected_findings=("position",),
+                related_findings=("label_noise", "annotators", "ruler"),
             ),
             Scenario(
                 "mixture",
-                "Half are honest; the others love length, confidence or page numbers.",
-                {"honest": 6, "length": 2, "confidence": 2, "citation": 2},
-                expected_findings=("length", "confidence", "citation", "annotators"),
-                falling_parts=("word_over_length", "confident_phrase", "invented_citation"),
-                right_alarms=("length", "length_gain", "confidence", "citation"),
+                "A quarter each are honest, love length, confidence, or page numbers: they want different things.",
+                {"honest": 2, "length": 2, "confidence": 2, "citation": 2},
+                expected_findings=("annotators", "label_noise"),
+                related_findings=("length", "confidence", "citation", "ruler"),
             ),
         )
     }
