@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from prefloop.recipes.round_config import round_config
 from prefloop.types import Comparison, Message, Prompt
@@ -68,6 +70,27 @@ def go(
         )
 
     return call
+
+
+def test_a_share_of_the_pairs_has_a_response_of_the_incumbent(
+    go: Any, data: Path, sft_run: Any, tmp_path: Path
+) -> None:
+    """The incumbent here says every token as likely as any other."""
+    shutil.copytree(sft_run.run, tmp_path / "other")
+    for weights in (tmp_path / "other").rglob("model.safetensors"):
+        tensors = load_file(weights)
+        tensors["model.norm.weight"] = torch.zeros_like(tensors["model.norm.weight"])
+        save_file(tensors, weights, metadata={"format": "pt"})
+    waiting = go("--incumbent", "other", "--against-incumbent", 0.25)
+    assert waiting.code == 3, waiting.said
+    rows = read(tmp_path / "round" / "comparisons.jsonl")
+    mixed = [row for row in rows if row["model_b"] == "other"]
+    assert all(row["model_a"] == str(sft_run.run) for row in rows)
+    # A quarter of the 120; pairs that are empty, identical or repeated are left out.
+    assert 20 <= len(mixed) <= 30
+    known = {word for row in read(data / "demonstrations.jsonl") for word in row["completion"].split()}
+    assert all(set(row["response_a"].split()) <= known for row in rows)
+    assert not any(set(row["response_b"].split()) <= known for row in mixed)
 
 
 def test_a_round_waits_for_votes_then_learns_what_they_say(

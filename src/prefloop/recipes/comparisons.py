@@ -1,4 +1,5 @@
-"""The comparisons of a round: two responses of the newest policy to a prompt, each with its KL to the incumbent.
+"""The comparisons of a round: two responses of the newest policy to a prompt (or one, beside one of the incumbent),
+each with its KL to the incumbent.
 
 `comparisons.jsonl` has a row for each: comparison_id, prompt, response_a, response_b, model_a, model_b, kl_a, kl_b. A
 vote on one is such a row with `choice` and `annotator_id`, which is how judgments are read everywhere.
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from prefloop.data.dialogue import short_hash
@@ -78,18 +80,12 @@ def sample_comparisons(config: RoundConfig, path: Path) -> dict[str, Any]:
         prompts = fitting_prompts(policies.newest, policies.chat, prompts, config.max_new_tokens)
     order = np.random.default_rng(config.seed).permutation(len(prompts))
     asked = [prompts[order[index % len(prompts)]] for index in range(config.num_comparisons)]
-    first, second = (
-        respond(
-            policies.newest,
-            policies.chat,
-            asked,
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            seed=config.seed * 1000 + offset,
-        )
-        for offset in (1, 2)
-    )
-    sampled, counts = _comparisons(config.policy, asked, first, second)
+    # Evenly spread, so that any share of a long list has as many.
+    mixed = np.diff(np.floor(np.arange(len(asked) + 1) * config.against_incumbent)).astype(bool)
+    first = _responses(config, policies, asked, np.zeros(len(asked), bool), offset=1)
+    second = _responses(config, policies, asked, mixed, offset=2)
+    names = [config.incumbent if each else config.policy for each in mixed]
+    sampled, counts = _comparisons(config.policy, names, asked, first, second)
     if not sampled:
         raise InputError(
             f"no two responses to a prompt differ ({_told(counts)})",
@@ -118,12 +114,38 @@ def sample_comparisons(config: RoundConfig, path: Path) -> dict[str, Any]:
     }
 
 
+def _responses(
+    config: RoundConfig, policies: Policies, asked: Sequence[Prompt], mixed: NDArray[np.bool_], *, offset: int
+) -> list[TextResponse]:
+    """A response to each prompt, of the incumbent where `mixed`."""
+    found: dict[int, TextResponse] = {}
+    for model, chosen in ((policies.newest, ~mixed), (policies.incumbent, mixed)):
+        places = np.flatnonzero(chosen).tolist()
+        if not places:
+            continue
+        responses = respond(
+            model,
+            policies.chat,
+            [asked[place] for place in places],
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            seed=config.seed * 1000 + offset,
+        )
+        found.update(zip(places, responses, strict=True))
+    return [found[place] for place in range(len(asked))]
+
+
 def _comparisons(
-    name: str, asked: Sequence[Prompt], first: Sequence[TextResponse], second: Sequence[TextResponse]
+    name: str,
+    others: Sequence[str],
+    asked: Sequence[Prompt],
+    first: Sequence[TextResponse],
+    second: Sequence[TextResponse],
 ) -> tuple[list[Sampled], Counter[str]]:
+    """The usable ones; the second response to each prompt is by a policy in `others`."""
     found: dict[str, Sampled] = {}
     counts: Counter[str] = Counter()
-    for prompt, a, b in zip(asked, first, second, strict=True):
+    for prompt, other, a, b in zip(asked, others, first, second, strict=True):
         if not a.text.strip() or not b.text.strip():
             counts["empty"] += 1
         elif a.text.strip() == b.text.strip():
@@ -132,7 +154,7 @@ def _comparisons(
             counts["repeated"] += 1
         else:
             ends = [Response(each.text, each.finish_reason == "stop") for each in (a, b)]
-            found[key] = Sampled(Comparison(key, prompt, a.text, b.text, name, name), *ends)
+            found[key] = Sampled(Comparison(key, prompt, a.text, b.text, name, other), *ends)
     return list(found.values()), counts
 
 

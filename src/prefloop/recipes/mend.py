@@ -80,6 +80,7 @@ def mend(bench: Bench, stock: Stock, name: str, *, newest: str, live: str, fresh
         "simulate": INSTRUCTED,
         "world_seed": config.seed,
         "num_comparisons": fresh,
+        "against_incumbent": 0.5,
         "max_new_tokens": config.max_new_tokens,
         "token_budget": config.token_budget,
         "balance": stock.balance,

@@ -48,6 +48,9 @@ class RoundConfig(Section):
     """Simulated votes on each comparison."""
     num_comparisons: PositiveInt = 1000
     """Pairs of responses that are sampled to be judged."""
+    against_incumbent: float = Field(0.0, ge=0, le=1)
+    """Share of these pairs whose second response is the incumbent's: what the newest policy has unlearnt is in no pair
+    of its own."""
     max_new_tokens: PositiveInt = 64
     """Longest of these responses, in tokens."""
     temperature: PositiveFloat = 1.0
