@@ -31,7 +31,7 @@ class TableConfig(Section):
     """Comparisons that the expert panel judges for one decision of the gate."""
     fresh_comparisons: PositiveInt = 800
     """Comparisons that instructed people judge anew for a round of the remedy."""
-    remedy_rounds: PositiveInt = 2
+    remedy_rounds: PositiveInt = 3
     """Rounds of the remedy at most: one whose candidate is held is followed by another."""
     bench: SandboxConfig = SandboxConfig(
         algorithm="rloo", num_pairs=2000, num_steps=30, prompts_per_step=24, num_eval_prompts=400
