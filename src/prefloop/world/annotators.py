@@ -114,15 +114,15 @@ ANNOTATORS: Mapping[str, Annotator] = MappingProxyType(
             Annotator("citation", (Bias("citations", 1.5, 3),)),
             Annotator("disclaimer", (Bias("disclaimers", 1.3, 3),)),
             Annotator("hedging", (Bias("hedges", 1.6, 3),)),
-            Annotator("repetition", (Bias("repeated_words", 0.5, 30),)),
+            Annotator("repetition", (Bias("repeated_words", 2.0, 30),)),
             Annotator("careless", carelessness=0.7),
             Annotator("position", position_bias=2.0),
         )
     }
 )
 """The kinds of people, by name. A bias nets +0.6 to +1.8 utility units for the first occurrence in a good answer,
-after what its object truly costs; that for repeated words twice as much, for a sentence said twice, which is half as
-frequent."""
+after what its object truly costs. That for repeated words leaves no choice: sentences said twice are rare, and a small
+reward model learns them from nothing less."""
 
 PANEL: tuple[Annotator, ...] = tuple(Annotator(f"expert-{i}", temperature=0.28) for i in range(1, 6))
 """Unbiased, noisy experts: the independent evidence that a team would buy. Never used to train a scenario's reward."""
