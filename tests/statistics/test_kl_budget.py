@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from prefloop.statistics.intervals import mean_estimate
 from prefloop.statistics.kl_budget import Curves, choose, curves_of, fitted
 
 ALPHA, BETA = 1.5, 1.0
@@ -63,6 +65,42 @@ def test_the_interval_of_the_fitted_peak_holds_it_as_often_as_it_says() -> None:
     assert held >= 88
 
 
+@pytest.mark.parametrize("alpha", [1.5, 0.8])
+def test_the_interval_of_the_fitted_peak_is_the_jackknifes_by_another_road(alpha: float) -> None:
+    """Dummy columns for the heights, each unit left out in turn; the fifth unit has one point, so its height takes it."""
+    generator = np.random.default_rng(1)
+    units = np.repeat(np.arange(5), [15, 15, 15, 15, 1])
+    kl = generator.uniform(0.01, 4.0, len(units))
+    d = np.sqrt(kl)
+    values = d * (alpha - np.log(d)) + 3.0 * units + 0.05 * generator.standard_normal(len(units))
+    curves = curves_of(kl, values, units)
+    assert curves is not None
+
+    def peak_without(unit: int) -> float:
+        rows = units != unit
+        design = np.column_stack([d, -d * np.log(d), *(units == each for each in range(5) if each != unit)])[rows]
+        found = np.linalg.lstsq(design, values[rows], rcond=None)[0]
+        return math.exp(2 * (found[0] / found[1] - 1))
+
+    whole, logs = peak_without(-1), np.log([peak_without(unit) for unit in range(5)])
+    reach = stats.t.ppf(0.975, 4) * math.sqrt(4 / 5 * ((logs - logs.mean()) ** 2).sum())
+    fit, interval = fitted(curves)
+    assert fit is not None and fit.peak_kl == pytest.approx(whole, rel=1e-9)
+    assert (fit.law, fit.start) == ("rl", 0.0) and fit.r_squared > 0.9
+    assert interval == pytest.approx((whole * math.exp(-reach), whole * math.exp(reach)), rel=1e-6)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, -0.5), (-800.0, 1.0)])
+def test_a_law_without_a_peak_says_nothing_of_where_it_lies(alpha: float, beta: float) -> None:
+    """The first rises for ever; the second falls from the start, with a peak at e^-1602, which no number holds."""
+    kl = np.tile(np.linspace(0.1, 4.0, 12), 4)
+    d = np.sqrt(kl)
+    curves = curves_of(kl, d * (alpha - beta * np.log(d)), np.repeat(np.arange(4), 12))
+    assert curves is not None
+    fit, interval = fitted(curves)
+    assert fit is not None and fit.alpha == pytest.approx(alpha) and interval == (0.0, math.inf)
+
+
 def test_where_the_peak_was_not_reached_the_interval_is_open() -> None:
     curves = runs(5, 1.5, noise=0.02)
     choice = choose(curves)
@@ -88,6 +126,33 @@ def test_the_rule_takes_what_is_within_its_error_by_hand() -> None:
     assert (near.best, near.budget) == (2, 1)
     far = choose(by_hand([[0.0, 0.9, 1.0], [0.0, 1.0, 1.0], [0.0, 0.8, 1.0]]))
     assert (far.best, far.budget) == (2, 2)
+
+
+def test_where_the_peak_may_lie_by_hand() -> None:
+    """Windows that are worse by 1 in every run, give or take a hundredth, are shown to be; those beside the best that
+    are as often better as worse are not."""
+    small = [[0.01 * ((run + window) % 3) for window in range(5)] for run in range(4)]
+
+    def possible(*shape: float) -> tuple[int, int]:
+        rows = [[height + noise for height, noise in zip(shape, row, strict=True)] for row in small]
+        choice = choose(by_hand(rows))
+        assert choice.reached_peak == (choice.possible[1] < 4)
+        return choice.possible
+
+    assert possible(0.0, 1.0, 2.0, 1.0, 0.0) == (2, 2)
+    assert possible(0.0, 1.0, 2.0, 2.0, 1.0) == (2, 3)
+    assert possible(2.0, 1.0, 1.0, 0.0, 0.0) == (0, 0)
+    assert possible(0.0, 0.0, 1.0, 1.0, 2.0) == (4, 4)
+
+
+def test_what_the_rule_gains_for_units_without_a_say_by_hand() -> None:
+    # Whoever is left out, the others choose the second window: its gains over the first are 3, 2, 4 and 3.
+    choice = choose(by_hand([[1.0, 4.0, 0.0], [2.0, 4.0, 1.0], [0.5, 4.5, 1.0], [1.0, 4.0, 0.5]]))
+    assert choice.expected == mean_estimate([3.0, 2.0, 4.0, 3.0])
+    # Nobody reaches both the first window and the one that the others choose: nothing is known of a gain.
+    nan = math.nan
+    unknown = choose(by_hand([[0.0, 1.0, nan], [nan, 1.0, 2.0], [nan, 1.0, 2.1], [nan, 1.0, 1.9]])).expected
+    assert math.isnan(unknown.mean) and unknown.interval() == (-math.inf, math.inf) and unknown.n == 0
 
 
 def test_a_high_run_that_goes_further_is_no_rise() -> None:
