@@ -14,8 +14,8 @@ def test_what_fails_stands_first_and_long_reasons_are_folded() -> None:
         "helper:2: hold: not shown to be good enough",
         "",
         "  NO   second",
-        "       a reason of many words a reason of many words a reason of many words a reason of many words a reason",
-        "       of many words a reason of many words a reason of many words a reason of many words",
+        "       " + "a reason of many words " * 4 + "a reason of",
+        "       many words" + " a reason of many words" * 3,
         "  yes  first",
         "       good",
     ]

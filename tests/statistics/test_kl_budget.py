@@ -67,7 +67,7 @@ def test_the_interval_of_the_fitted_peak_holds_it_as_often_as_it_says() -> None:
 
 @pytest.mark.parametrize("alpha", [1.5, 0.8])
 def test_the_interval_of_the_fitted_peak_is_the_jackknifes_by_another_road(alpha: float) -> None:
-    """Dummy columns for the heights, each unit left out in turn; the fifth unit has one point, so its height takes it."""
+    """Dummy columns for the heights, each unit left out in turn; the fifth unit's one point is all height."""
     generator = np.random.default_rng(1)
     units = np.repeat(np.arange(5), [15, 15, 15, 15, 1])
     kl = generator.uniform(0.01, 4.0, len(units))
