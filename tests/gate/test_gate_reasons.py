@@ -50,11 +50,11 @@ def test_what_just_counts(case: Case, good: Evidence) -> None:
 def test_checks_in_words(case: Case, good: Evidence) -> None:
     both = Requirement(evaluations=("own", "other_*"), at_least=1 / 3, at_most=1000.0, min_rows=7)
     own = Evaluation("own", CANDIDATE, INCUMBENT, OTHER, 2 / 3, (0.4, 1234.5), 7, "2026-06-29")
-    limits = GateLimits(**dict.fromkeys(OFF, NOT_ASKED), audit=AuditRequirement(required=False), more={"mine": both})
+    limits = GateLimits(**dict.fromkeys(OFF, NOT_ASKED), audit=AuditRequirement(required=False), more={"my_own": both})
     required = "95 % interval at least 0.3333 and at most 1000, 7 rows"
     said = "own is 0.6667 (95 % interval 0.4 to 1234, 7 rows): not shown to be at least 0.3333 and at most 1000, the "
     assert decide(case, Evidence([own]), limits).checks == (
-        Check("other_*", False, None, required, "no evaluation called other_* was given, so mine is not known"),
+        Check("other_*", False, None, required, "no evaluation called other_* was given, so my own is not known"),
         Check("own", False, 2 / 3, required, said + "interval crosses the limit"),
     )
 
