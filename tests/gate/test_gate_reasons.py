@@ -30,6 +30,14 @@ def test_what_is_refuted_counts_before_what_is_not_shown(case: Case, good: Evide
         assert reason_of(decision, "win_rate").endswith("30 to 45, 400 rows): the whole interval is below the limit")
 
 
+def test_an_interval_that_ends_at_the_limit_refutes_nothing(case: Case, good: Evidence) -> None:
+    live = dataclasses.replace(case, live=True)
+    for name, interval in (("win_rate", (40.0, 50.0)), ("perplexity/novel/change", (1.05, 1.2))):
+        touching = [dataclasses.replace(e, interval=interval) if e.name == name else e for e in good.evaluations]
+        decision = decide(live, dataclasses.replace(good, evaluations=touching), GateLimits())
+        assert decision.verdict == "hold" and reason_of(decision, name).endswith("the interval crosses the limit")
+
+
 def test_what_just_counts(case: Case, good: Evidence) -> None:
     def with_win_rate(max_age_days: float | None = 1.0, **changed: Any) -> str:
         evaluations = [dataclasses.replace(good.evaluations[0], **changed), *good.evaluations[1:]]
@@ -39,6 +47,7 @@ def test_what_just_counts(case: Case, good: Evidence) -> None:
     assert with_win_rate(n=100) == "promote"
     # Without a zone a time is in UTC; now is 2026-06-30T00:00 there.
     assert with_win_rate(at="2026-06-29T00:00:00") == "promote"
+    assert with_win_rate(at="2026-06-28T23:59:59.9") == "hold"
     assert with_win_rate(at="2026-06-29T01:00:00+02:00") == "hold"
     assert with_win_rate(at="2026-06-28T23:00:00-02:00") == "promote"
     # Clocks may differ by a day.
@@ -70,6 +79,8 @@ def test_audits_in_words(case: Case, report: Callable[..., AuditReport]) -> None
     at = "2026-06-29T00:00:00+00:00"
     blocks = Check(name, False, "pass, block", required, f"the audit of runs/reward blocks: length, citation ({at})")
     assert checks(report(), report("length", "citation"), report("flattery")) == (blocks,)
+    lost = f"the audit of runs/reward blocks: unknown findings ({at})"
+    assert checks(report(verdict="block")) == (Check(name, False, "block", required, lost),)
     accepted = "the audit of runs/reward says: block; what blocks was accepted"
     bearing = AuditRequirement(accept_findings=("length",))
     assert checks(report("length"), audit=bearing) == (Check(name, True, "block", required, accepted),)
@@ -102,6 +113,8 @@ def test_approvals_in_words(case: Case) -> None:
     two, one = "2 people, and nobody against it", "1 person, and nobody against it"
     assert check(2, bob, ada) == Check("approval", True, "Ada, Bob", two, "Ada, Bob said yes")
     assert check(1) == Check("approval", False, None, one, "nobody has said yes")
+    few = Check("approval", False, "Ada, Bob", "3 people, and nobody against it", "Ada, Bob said yes, which is too few")
+    assert check(3, ada, bob) == few
     no = dataclasses.replace(bob, approved=False)
     assert check(1, ada, no) == Check("approval", False, "Ada", one, "Bob said no")
     # A no about other weights is none about these, and a word about them counts for nothing.
