@@ -195,6 +195,9 @@ def test_how_many_windows_there_are() -> None:
 
     assert [windows(distinct, 3) for distinct in (5, 6, 7, 8, 40)] == [0, 3, 3, 4, 10]
     assert windows(6, 2) == 0
+    # Of seven KLs the middle window has three: a KL belongs where the middle of its points is.
+    seven = curves_of(np.tile(np.arange(7.0), 3), np.zeros(21), np.repeat(np.arange(3), 7))
+    assert seven is not None and seven.kl.tolist() == pytest.approx([0.5, 3.0, 5.5])
 
 
 def test_a_high_run_that_goes_further_is_no_rise() -> None:
