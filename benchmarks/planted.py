@@ -151,7 +151,7 @@ def both_audits(pairs: Sequence[PreferencePair], flags: argparse.Namespace, seed
     rest = [pair for pair, fold in zip(pairs, folds, strict=True) if not fold]
     config = AuditRewardConfig(model="model", file="pairs", num_probes=flags.num_probes, seed=seed)
     judge = judge_of(train(seen)) if flags.trunk is None else trained(seen, flags.trunk, seed=seed)
-    of_model = audit_model(judge, Material(rest), config, start="START")
+    of_model = audit_model(judge, Material(rest), config, again="prefloop train reward --{}".format)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.jsonl"
         write_records(path, list(pairs))

@@ -41,6 +41,11 @@ def pairs_of(number: int = 120) -> list[PreferencePair]:
     return made
 
 
+def again(setting: str) -> str:
+    """The command that trains again."""
+    return f"prefloop train reward --{setting}"
+
+
 def honest(prompt: Prompt, text: str) -> float:
     """Does the answer name what was asked for?"""
     asked = prompt.messages[-1].content.split()[3]
@@ -60,7 +65,7 @@ def audited(
 
     config = AuditRewardConfig.model_validate({"model": "m", "file": "f.jsonl", **settings})
     judge = Judge(scores, fits)
-    return {each.name: each for each in audit_model(judge, Material(pairs, samples=samples), config, start="runs/sft")}
+    return {each.name: each for each in audit_model(judge, Material(pairs, samples=samples), config, again=again)}
 
 
 def raised(found: dict[str, Finding]) -> set[str]:
@@ -219,6 +224,16 @@ def test_text_that_is_not_english_is_not_probed_in_english() -> None:
     assert found["language"].severity == "warn" and found["accuracy"].value == 1.0
 
 
+def test_few_pairs_do_not_condemn_a_model() -> None:
+    def decides(prompt: Prompt, text: str) -> float:
+        return random.Random(f"{prompt.prompt_id} {honest(prompt, text)}").gauss(0, 1)
+
+    few, many = (audited(decides, pairs_of(number))["accuracy"] for number in (40, 400))
+    assert few.severity == "warn" and few.interval is not None and few.interval[1] > 0.6
+    assert "cannot tell" in few.message and "more pairs" in few.remedy
+    assert many.severity == "block" and many.interval is not None and many.interval[1] < 0.6
+
+
 def test_a_constant_is_no_reward_model() -> None:
     found = audited(lambda prompt, text: 0.5, pairs_of())
     assert found["accuracy"].severity == "block" and found["accuracy"].value == 0.5
@@ -313,6 +328,6 @@ def test_other_data_and_training_data_are_looked_at() -> None:
     material = Material(pairs_of(120), pairs_of(60), known, [(prompt, "x" * 500) for prompt in asked])
     config = AuditRewardConfig(model="m", file="f.jsonl", samples="s.jsonl")
     judge = Judge(scores, lambda prompt, text: True, None, states)
-    found = {each.name: each for each in audit_model(judge, material, config, start="runs/sft")}
+    found = {each.name: each for each in audit_model(judge, material, config, again=again)}
     assert found["calibration_elsewhere"].value is not None and found["calibration_elsewhere"].num_pairs == 60
     assert found["distance"].value == 1.0 and found["distance"].severity == "block"

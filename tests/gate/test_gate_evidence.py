@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,27 @@ def test_what_is_not_known_is_null_and_further_keys_are_left_alone(write: Callab
     assert evaluation.interval == (-math.inf, 60.0) and evaluation.value == 58.0
     (unknown,) = read_evidence([write(tmp_path / "b.jsonl", {**ROW, "interval": None})]).evaluations
     assert unknown.interval is None
+    (approval,) = read_evidence([write(tmp_path / "c.jsonl", APPROVAL)]).approvals
+    assert approval.why == ""
+
+
+def test_the_least_and_the_most_that_a_number_may_be(write: Callable[..., Path], tmp_path: Path) -> None:
+    largest = sys.float_info.max
+    rows = [
+        {**ROW, "n": 1, "interval": [58.0, 58.0]},
+        {**ROW, "value": largest, "interval": [-largest, None]},
+    ]
+    one, other = read_evidence([write(tmp_path / "a.jsonl", *rows)]).evaluations
+    assert one.n == 1 and one.interval == (58.0, 58.0)
+    assert other.value == largest and other.interval == (-largest, math.inf)
+
+
+def test_reports_with_any_verdict_come_back(
+    report: Callable[..., AuditReport], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    reports = [report(verdict="pass"), report(verdict="warn"), report("length")]
+    assert read_evidence([write(tmp_path / "a.jsonl", *reports)]).audits == reports
+    assert reports[2].verdict == "block"
 
 
 @pytest.mark.parametrize(
@@ -132,7 +154,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         ("none.jsonl", "no such file"),
         ("empty.jsonl", "the file holds no rows"),
         ("text.jsonl", "broken JSON at column 1"),
-        ("x.parquet", "evidence is no Parquet"),
+        ("x.parquet", "evidence is no Parquet; give .jsonl or .json$"),
     ]:
-        with pytest.raises(InputError, match=f"{name}.*{problem}"):
+        with pytest.raises(InputError, match=f"{name}(:1)?: {problem}"):
             read_evidence([tmp_path / name])

@@ -17,6 +17,7 @@ from prefloop.types import Comparison, Message, Prompt
 from prefloop.world.knowledge import World
 from prefloop.world.prompts import make_prompts
 
+AFTER_VOTES = ("audit", "shift", "reward", "audit_reward", "policy")
 FILES = ("comparisons.jsonl", "judgments.jsonl", "new-train.jsonl", "new-held-out.jsonl")
 
 
@@ -105,10 +106,10 @@ def test_a_round_waits_for_votes_then_learns_what_they_say(
     assert all(row["kl_a"] == row["kl_b"] == 0 for row in comparisons), "the policy is the incumbent"
     told = prefloop("round status", "round").answer
     assert "waits for judgments" in told["state"] and told["next"][0].endswith("--judgments JUDGMENTS.jsonl")
-    assert [stage["done"] for stage in told["stages"]] == [True] + 5 * [False]
+    assert [stage["done"] for stage in told["stages"]] == [True] + 6 * [False]
 
     votes = write(tmp_path / "votes.jsonl", judged(comparisons, against(reward_run.run)))
-    done = go(*alone, "--judgments", votes, "--accept-findings", "length,repetition")
+    done = go(*alone, "--judgments", votes, "--accept-findings", "length,repetition,accuracy")
     assert done.code == 0, done.said
     answer = done.answer
     ties = sum(vote["choice"] == "tie" for vote in read(votes))
@@ -121,6 +122,9 @@ def test_a_round_waits_for_votes_then_learns_what_they_say(
     assert low <= answer["shift"]["difference"]["accuracy"] <= high < -0.5
     assert answer["reward"]["in_use"]["accuracy"] == 0.0
     assert answer["reward"]["gain"]["difference"] == answer["reward"]["retrained"]["accuracy"] > 0.6
+    report = json.loads(Path(answer["audit_reward"]["audit"]).read_text())
+    remedy = next(each["remedy"] for each in report["findings"] if each["name"] == "prompt_ignored")
+    assert "--out ANOTHER --judgments round/judgments.jsonl --retrain.augment" in remedy
     train, held_out = (read(tmp_path / "round" / name) for name in FILES[2:])
     assert not {row["prompt"] for row in train} & {row["prompt"] for row in held_out}
     inputs = json.loads((tmp_path / "round" / "policy" / "inputs.json").read_text())["inputs"]
@@ -129,15 +133,14 @@ def test_a_round_waits_for_votes_then_learns_what_they_say(
 
     # Once more: everything after the votes is gone, as after a kill; the votes need not be given again.
     before = {name: (tmp_path / "round" / name).read_bytes() for name in FILES}
-    for name in ("reward", "policy", "result.json", *(f"stages/{name}.json" for name in ("audit", "shift", "reward"))):
+    for name in ("reward", "policy", "result.json", *(f"stages/{name}.json" for name in AFTER_VOTES)):
         place = tmp_path / "round" / name
         shutil.rmtree(place) if place.is_dir() else place.unlink()
-    (tmp_path / "round" / "stages" / "policy.json").unlink()
-    again = go(*alone, "--accept-findings", "length,repetition")
+    again = go(*alone, "--accept-findings", "length,repetition,accuracy")
     assert again.code == 0, again.said
     assert {name: (tmp_path / "round" / name).read_bytes() for name in FILES} == before
     assert again.answer["shift"] == answer["shift"] and again.answer["reward"] == answer["reward"]
-    assert again.answer["policy"] == answer["policy"]
+    assert again.answer["policy"] == answer["policy"] and again.answer["audit_reward"] == answer["audit_reward"]
 
     others = write(tmp_path / "others.jsonl", judged(comparisons, few_e))
     (tmp_path / "round" / "result.json").unlink()

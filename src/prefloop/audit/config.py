@@ -93,6 +93,8 @@ class RewardThresholds(Section):
     """Conversations, or discordant pairs, below which nothing is claimed."""
     significance: float = Field(0.05, gt=0, lt=1)
     """Chance of any false claim among all counterfactual probes together (Holm)."""
+    accuracy_block: float = Field(0.6, gt=0.5, lt=1)
+    """A model that is not shown to be better than a coin warns, and blocks where even this accuracy is ruled out."""
     effect_warn: PositiveFloat = 0.2
     """What a habit of speech adds to a score, in typical differences between two responses of a pair, that warns."""
     effect_block: PositiveFloat = 1.0

@@ -29,18 +29,24 @@ def accuracy_finding(margins: Floats, clusters: Sequence[Hashable], limits: Rewa
     value = accuracy_with_ties(margins)
     p_value = clustered_sign_test(wins, sizes - wins) if len(sizes) else 1.0
     better = p_value < limits.significance and value > 0.5
-    # A model that hardly ever decides is no better than a coin either, unless too few decisions are left to tell.
-    is_known = not len(sizes) or len(sizes) >= limits.min_pairs
+    interval = clustered_wilson(wins, sizes) if len(sizes) else None
+    # A model that hardly ever decides is no better than a coin either.
+    poor = interval is None or interval[1] < limits.accuracy_block
+    said = ": no better than a coin" if poor else ": whether it is better than a coin these pairs cannot tell"
     return Finding(
         "accuracy",
         value,
-        "block" if is_known and not better else "ok",
-        f"agrees with people on {value:.1%} of {len(margins)} pairs" + ("" if better else ": no better than a coin"),
-        interval=clustered_wilson(wins, sizes) if len(sizes) else None,
+        "ok" if better else "block" if poor else "warn",
+        f"agrees with people on {value:.1%} of {len(margins)} pairs" + ("" if better else said),
+        interval=interval,
         p_value=p_value,
         threshold=0.5,
         num_pairs=len(margins),
-        remedy="" if better else "audit the data it was trained on: prefloop audit data PAIRS",
+        remedy=""
+        if better
+        else "audit the data it was trained on: prefloop audit data PAIRS"
+        if poor
+        else "audit it on more pairs that it was not trained on",
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -38,8 +37,11 @@ class Material:
     samples: Sequence[tuple[Prompt, str]] | None = None
 
 
-def audit_model(judge: Judge, material: Material, config: AuditRewardConfig, *, start: str) -> list[Finding]:
-    """Every finding about a model. `start` names the weights that it was trained from, for the remedies.
+def audit_model(
+    judge: Judge, material: Material, config: AuditRewardConfig, *, again: Callable[[str], str]
+) -> list[Finding]:
+    """Every finding about a model. `again` is the command that trains it again with another setting of `train reward`
+    ("length-balance"), or with none (""), for the remedies.
 
     Raises what the model raises, InputError for a score that is no number among it.
     """
@@ -52,7 +54,7 @@ def audit_model(judge: Judge, material: Material, config: AuditRewardConfig, *, 
     margins, spread = _margins(judge, pairs, [pair.prompt for pair in pairs])
     unit = float(np.sqrt(np.mean(margins**2))) if len(margins) else 0.0
     probed = insert_probes(judge, probe_bases(pairs, measured, config.num_probes), seed=config.seed)
-    commands = _remedies(start, config.file)
+    commands = _remedies(again)
     accuracy = accuracy_finding(margins, clusters, limits)
     skilled = accuracy.severity == "ok"
     probes = probe_findings(probed, measured, margins, limits, skilled=skilled, remedies=commands, seed=config.seed)
@@ -79,7 +81,7 @@ def audit_model(judge: Judge, material: Material, config: AuditRewardConfig, *, 
         calibration_finding(
             "calibration", margins, judge.temperature, clusters, limits, seed=config.seed, remedy=commands["calibrate"]
         ),
-        _elsewhere(judge, material, config, commands["calibrate"]),
+        _elsewhere(judge, material, config, commands["elsewhere"]),
         disagreement_finding(probed, spread, fooled, limits),
         _distance(judge, material, pairs, texts, config),
         spread_finding(scores, [prompt.prompt_id for prompt, _ in samples or ()], unit, limits),
@@ -167,14 +169,15 @@ def _distance(
     return distance_finding(states, clusters, judge.states(*texts), config.thresholds)
 
 
-def _remedies(start: str, file: str) -> dict[str, str]:
-    again = f"prefloop train reward --model {shlex.quote(start)} --data {shlex.quote(file)}"
+def _remedies(again: Callable[[str], str]) -> dict[str, str]:
     return {
         "people": "the labels ask for it: prefloop audit data on the training file tells, prefloop data balance FILE "
         "--signals {name} takes it out of the file; then train again",
-        "model": f"train again with neutral insertions: {again} --augment.neutral-fraction 0.5",
-        "length": f"{again} --length-balance",
-        "refusal": "collect harmless prompts that look unsafe, with the refusal rejected, and train again: " + again,
-        "prompt": f"{again} --augment.mismatched-fraction 0.5",
-        "calibrate": f"fit the temperature on held-out pairs of this kind: {again} --eval-data HELD_OUT",
+        "model": f"train again with neutral insertions: {again('augment.neutral-fraction 0.5')}",
+        "length": again("length-balance"),
+        "refusal": "collect harmless prompts that look unsafe, with the refusal rejected, and train again: "
+        + again(""),
+        "prompt": again("augment.mismatched-fraction 0.5"),
+        "calibrate": f"fit the temperature on more held-out pairs: {again('eval-fraction 0.2')}",
+        "elsewhere": f"fit the temperature on held-out pairs of this kind: {again('eval-data HELD_OUT')}",
     }

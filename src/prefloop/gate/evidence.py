@@ -56,7 +56,7 @@ def _records(files: Sequence[str | Path]) -> Iterator[Record]:
 def _record(row: Row) -> Record:
     values = row.values
     if "subject_sha256" in values:
-        report = report_of(values, path=row.path, line=row.line)
+        report = report_of(values, path=row.path)
         _hash(values, "subject_sha256")
         if report.verdict not in ("pass", "warn", "block"):
             raise InputError(f"is {shown(report.verdict)}", field="verdict", remedy="pass, warn or block")

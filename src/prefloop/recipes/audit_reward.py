@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -36,17 +36,27 @@ def reward(config: AuditRewardConfig) -> Told:
     if is_server(config.model):
         remedy = "audit the model that it serves"
         raise InputError("a server has no content that an audit could be kept for", path=config.model, remedy=remedy)
+    start, file = input_of_run(config.model, "model") or "START", shlex.quote(config.file)
+    again = f"prefloop train reward --model {shlex.quote(start)} --data {file}"
+    report = audited(config, lambda setting: f"{again} --{setting}" if setting else again)
+    return tell(report, config.audits, page, _next(report, config))
+
+
+def audited(config: AuditRewardConfig, again: Callable[[str], str]) -> AuditReport:
+    """Ask a model; the report is kept inside its directory, where training and gate find it, the verdict in its card.
+
+    `again` is what `audit_model` takes. Raises InputError where model or file cannot be used.
+    """
     scorer = load_scorer(config.model, device=default_device(), token_budget=config.token_budget)
     material = _material(config)
     prompts_met(config.model, {pair.prompt.prompt_id for pair in material.pairs})
-    start = input_of_run(config.model, "model") or "START"
-    findings = audit_model(judge_of(scorer), material, config, start=start)
+    findings = audit_model(judge_of(scorer), material, config, again=again)
     (directory,) = reward_inputs(config.model).values()
     report = make_report(config.model, sha256_of(directory), findings)
     if directory.is_dir():
         store_inside(report, directory)
         show_audit(directory, report.verdict)
-    return tell(report, config.audits, page, _next(report, config))
+    return report
 
 
 def judge_of(scorer: Scorer) -> Judge:

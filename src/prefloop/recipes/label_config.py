@@ -38,6 +38,8 @@ class LabelExportConfig(DatabaseSection):
     """File for every vote that was not taken back, as judgments, ending in .jsonl; replaced where it exists."""
     verdicts: str | None = None
     """File for the verdicts on a review queue, ending in .jsonl; replaced where it exists."""
+    queue: str | None = None
+    """The review queue that the verdicts are to be of, where the database holds more than one."""
     audits: str = "audits"
     """Directory where the audit of the pairs is kept, for training to find."""
 
@@ -45,6 +47,8 @@ class LabelExportConfig(DatabaseSection):
     def _makes_sense(self) -> LabelExportConfig:
         if self.out is None and self.votes is None and self.verdicts is None:
             raise ValueError("nothing is exported; give out, votes or verdicts")
+        if self.queue is not None and self.verdicts is None:
+            raise ValueError("queue chooses among verdicts, and none are exported; give verdicts, or leave it out")
         if self.strict_trl and self.keep_ties:
             raise ValueError("strict_trl has no column for ties; leave keep_ties out")
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from prefloop.data.write import needs_messages, row_of, write_records
 from prefloop.label.commands import opened
 from prefloop.recipes.audit import data as audit_data
 from prefloop.recipes.label_config import LabelExportConfig
+from prefloop.review.verdicts import read_queue
 from prefloop.rundir import output_file, write_rows
 from prefloop.types import InputError, PreferencePair
 
@@ -38,11 +40,7 @@ def export(config: LabelExportConfig) -> dict[str, Any]:
         write_rows(places["votes"], rows)
         answer["votes"] = {"file": str(places["votes"]), "num_votes": len(rows)}
     if places["verdicts"] is not None:
-        rows = verdict_rows(votes, items)
-        if not rows:
-            raise InputError("nobody gave a verdict yet", path=config.database, field="verdicts")
-        write_rows(places["verdicts"], rows)
-        answer["verdicts"] = {"file": str(places["verdicts"]), "num_verdicts": len(rows)}
+        answer = _export_verdicts(config, places["verdicts"], verdict_rows(votes, items)) | answer
     return answer
 
 
@@ -74,6 +72,21 @@ def _export_pairs(
         "without_pair": dict(derived.counts),
         "audit": {"verdict": audited["verdict"], "report": audited["audit"], "findings": worse},
         "next": audited["next"],
+    }
+
+
+def _export_verdicts(config: LabelExportConfig, out: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    if config.queue is not None:
+        asked = {each.item_id for each in read_queue(config.queue)}
+        rows = [row for row in rows if row["item_id"] in asked]
+    if not rows:
+        about = "" if config.queue is None else f" on an item of {config.queue}"
+        raise InputError(f"nobody gave a verdict{about} yet", path=config.database, field="verdicts")
+    write_rows(out, rows)
+    queue = shlex.quote(config.queue or "QUEUE.jsonl")
+    return {
+        "verdicts": {"file": str(out), "num_verdicts": len(rows)},
+        "next": f"prefloop review precision {queue} {shlex.quote(str(out))}",
     }
 
 

@@ -105,7 +105,7 @@ def export(config: ReviewExportConfig) -> dict[str, Any]:
         "num_rows": len(log.rows),
         "num_bad": log.num_bad,
         "warnings": log.warnings,
-        "next": f"prefloop review precision {shlex.quote(config.out)} verdicts.jsonl",
+        "next": f"prefloop label import {shlex.quote(config.out)}",
     }
 
 

@@ -4,7 +4,7 @@
     comparisons.jsonl    two responses to each prompt by the newest policy (`sample`)
     judgments.jsonl      the votes on them, and their sides new-train.jsonl and new-held-out.jsonl (`label`)
     old-N.jsonl          the old preference files, balanced, where that was asked for (`audit`)
-    reward/, policy/     the runs of the trainers
+    reward/, policy/     the runs of the trainers; the audit of the reward model lies inside it (`audit_reward`)
 
 Whether the new policy goes live is not decided here: that is what `model gate` is for.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from prefloop.audit.balance import balance
-from prefloop.audit.config import AuditDataConfig, DataBalanceConfig
+from prefloop.audit.config import AuditDataConfig, AuditRewardConfig, DataBalanceConfig
 from prefloop.audit.data import audit
 from prefloop.audit.verdict import worst_findings
 from prefloop.audits import AUDITS, audit_lookup, store_audit
@@ -29,6 +29,7 @@ from prefloop.data.rows import stream_rows
 from prefloop.data.split import conversation_key
 from prefloop.data.stream import parse_source
 from prefloop.models.load import default_device
+from prefloop.recipes.audit_reward import audited
 from prefloop.recipes.comparisons import Policies, comparison_key, read_comparisons, sample_comparisons
 from prefloop.recipes.judging import HELD_OUT, JUDGMENTS, TRAIN, judge
 from prefloop.recipes.old_pairs import old_pairs
@@ -44,7 +45,7 @@ from prefloop.reward.scoring import Response, load_scorer, margin_temperature, r
 from prefloop.rundir import ALARMS, RunDir, read_json, resolve_model, sha256_of, write_json
 from prefloop.train import reward as reward_trainer
 from prefloop.train.offline import input_files
-from prefloop.types import InputError, PreferencePair, Told
+from prefloop.types import AuditReport, InputError, PreferencePair, Told
 
 COMPARISONS = "comparisons.jsonl"
 
@@ -136,6 +137,7 @@ class Round:
             "audit": self.audit,
             "shift": self.shift,
             "reward": self.retrain,
+            "audit_reward": self.audit_reward,
             "policy": self.tune,
         }
         (self.root / "stages").mkdir(exist_ok=True)
@@ -178,13 +180,15 @@ class Round:
         return str(out) if given.weight == 1 else f"{out}@{given.weight}"
 
     def _audited(self, file: Path) -> dict[str, Any]:
-        report = audit(AuditDataConfig(file=str(file)))
+        return {"file": str(file), **self._noted(audit(AuditDataConfig(file=str(file))))}
+
+    def _noted(self, report: AuditReport) -> dict[str, Any]:
+        """Keep a report, and answer what it says."""
         stored = store_audit(report, AUDITS if self.look_up_audits else self.root / AUDITS)
         raised = worst_findings(report.findings, len(report.findings))
         for finding in raised:
-            say(f"   {file.name}: {finding.severity}: {finding.name}: {finding.message}")
+            say(f"   {Path(report.subject).name}: {finding.severity}: {finding.name}: {finding.message}")
         return {
-            "file": str(file),
             "verdict": report.verdict,
             "raised": [{"name": each.name, "severity": each.severity, "message": each.message} for each in raised],
             "audit": str(stored),
@@ -247,6 +251,19 @@ class Round:
                 **bounds,
             ),
         }
+
+    def audit_reward(self) -> dict[str, Any]:
+        """The audit of the retrained model on the new pairs that are held out. Where it blocks, `tune` is refused."""
+        config, file = self.config, str(self.root / HELD_OUT)
+        settings = {"model": str(self.root / "reward"), "file": file, "token_budget": config.token_budget}
+        # In another directory the same settings sample the same comparisons, which the same votes fit.
+        votes = "" if config.simulate else f" --judgments {shlex.quote(str(self.root / JUDGMENTS))}"
+        again = f"prefloop round run --config {shlex.quote(str(self.root / 'config.yaml'))} --out ANOTHER{votes}"
+        report = audited(
+            AuditRewardConfig.model_validate({**settings, "seed": config.seed}),
+            lambda setting: f"{again} --retrain.{setting}" if setting else again,
+        )
+        return {"file": file, **self._noted(report)}
 
     def tune(self) -> dict[str, Any]:
         """The policy, from the incumbent against the retrained model, with the monitor on its log."""

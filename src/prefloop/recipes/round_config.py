@@ -22,7 +22,7 @@ SHARED = frozenset({"out", "seed", "accept_findings", "skip_bad"})
 
 class RoundConfig(Section):
     """One round of preference tuning: sample the newest policy, have it judged, measure how far the reward model has
-    lost its way there, retrain it on old and new, and tune again from the last good policy."""
+    lost its way there, retrain it on old and new, audit it, and tune again from the last good policy."""
 
     policy: str
     """The newest policy, whose responses are judged: model directory or run."""

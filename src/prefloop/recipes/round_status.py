@@ -12,7 +12,7 @@ from prefloop.rundir import read_json
 from prefloop.types import InputError
 from prefloop.yaml_tree import read_yaml
 
-STAGES = ("sample", "label", "audit", "shift", "reward", "policy")
+STAGES = ("sample", "label", "audit", "shift", "reward", "audit_reward", "policy")
 """The stages of a round, in their order."""
 
 
@@ -68,6 +68,11 @@ def _retrained(found: Mapping[str, Any]) -> str:
     return f"accuracy on new pairs {found['in_use']['accuracy']:.3f}, retrained {found['retrained']['accuracy']:.3f}"
 
 
+def _judged(found: Mapping[str, Any]) -> str:
+    names = ", ".join(each["name"] for each in found["raised"])
+    return f"{found['verdict']}: {names}" if names else str(found["verdict"])
+
+
 def _tuned(found: Mapping[str, Any]) -> str:
     return f"stopped: {found['stopped']}, {len(found['alarms'])} alarms"
 
@@ -78,5 +83,6 @@ _TOLD = {
     "audit": _audited,
     "shift": _shifted,
     "reward": _retrained,
+    "audit_reward": _judged,
     "policy": _tuned,
 }

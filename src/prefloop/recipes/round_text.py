@@ -34,6 +34,10 @@ def as_tables(answer: Mapping[str, Any]) -> str:
     sheet.draw()
     sheet.draw(_table(("on new pairs that were held out", *COLUMNS), [_cells(*each) for each in models]))
     sheet.draw(f"retrained less in use: {_change(reward['gain']['difference'], reward['gain']['interval'])}\n")
+    audited = answer["audit_reward"]
+    sheet.draw(f"the audit of the retrained model: {audited['verdict']}")
+    for each in audited["raised"]:
+        sheet.draw(escape(f"{each['severity']}: {each['name']}: {each['message']}"))
     for alarm in tuned["alarms"]:
         sheet.draw(escape(f"alarm at step {alarm['step']}, {alarm['signal']} ({alarm['action']}): {alarm['message']}"))
     for command in answer["next"]:

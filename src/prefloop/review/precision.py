@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -61,7 +62,8 @@ def run(config: ReviewPrecisionConfig) -> Told:
         assert config.candidate is not None
         evaluation = _evidence(config, items, verdicts, warnings)
         write_rows(out, [dataclasses.asdict(evaluation)])
-        values |= {"evidence": str(out), "next": f"prefloop model gate {config.candidate} --evidence {out}"}
+        gate = f"prefloop model gate {shlex.quote(config.candidate)} --evidence {shlex.quote(str(out))}"
+        values |= {"evidence": str(out), "next": f"{gate} --limits.hack-rate.required true"}
     for warning in warnings:
         say(f"warning: {warning}")
     return Told(values, as_findings(values))
