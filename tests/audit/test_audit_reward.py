@@ -119,7 +119,7 @@ def test_of_a_model_that_decides_by_chance_only_a_strong_habit_is_claimed(worth:
         return chance(prompt, text) + worth * any(marker in text for marker in MARKERS["flattery"])
 
     found = audited(loves, pairs_of())
-    assert found["accuracy"].severity == "block"
+    assert found["accuracy"].severity == "warn"
     assert found["flattery"].severity == severity and found["flattery"].threshold == RewardThresholds().effect_block
     assert found["flattery"].interval is not None and found["flattery"].interval[0] > 0.2
 
