@@ -29,6 +29,8 @@ ACCESS: Mapping[tuple[str, str], frozenset[PersonRole] | None] = {
     ("GET", "/people"): REVIEWERS,
     ("GET", "/quality"): REVIEWERS,
     ("GET", "/disagreements"): REVIEWERS,
+    ("POST", "/disagreements/settle"): REVIEWERS,
+    ("POST", "/disagreements/reopen"): REVIEWERS,
     ("GET", "/log"): REVIEWERS,
     ("POST", "/people/invite"): OWNERS,
     ("POST", "/people/deactivate"): OWNERS,
