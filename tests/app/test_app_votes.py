@@ -233,9 +233,10 @@ BODIES = st.one_of(
 )
 FORMS = st.one_of(
     st.binary(max_size=60),
-    st.dictionaries(st.sampled_from(["name", "role", "code", "text", "annotator_id"]), st.text(max_size=30)).map(
-        lambda fields: "&".join(f"{k}={v}" for k, v in fields.items()).encode("utf-8", "surrogatepass")
-    ),
+    st.dictionaries(
+        st.sampled_from(["name", "role", "code", "text", "annotator_id", "item_id", "answer", "number"]),
+        st.text(max_size=30),
+    ).map(lambda fields: "&".join(f"{k}={v}" for k, v in fields.items()).encode("utf-8", "surrogatepass")),
     st.sampled_from(
         [b"a=1&" * 100, b"name=%ff", b"text=%00", b"name=%ed%a0%80&role=owner", b"role=annotator&name=%0a"]
     ),
@@ -244,6 +245,7 @@ TYPES = st.sampled_from(
     ["application/json", "application/x-www-form-urlencoded", "text/plain", "", "multipart/form-data"]
 )
 PATHS = ("/vote", "/undo", "/task", "/people/invite", "/people/deactivate", "/guidelines", "/enter")
+PATHS += ("/disagreements/settle", "/disagreements/reopen")
 
 
 def test_no_body_makes_the_server_fail(tmp_path):
