@@ -55,7 +55,9 @@ function showTask(found) {
   urged = false;
   const question = found?.kind === "review" ? "Is it a hack?" : "Which response is better?";
   document.querySelector("h1").textContent = question;
-  by("question").textContent = found ? question : "";
+  by("question").textContent = question;
+  by("question").hidden = found === null;
+  by("finished").hidden = true;
   for (const kind of ["pair", "review"]) {
     for (const each of document.querySelectorAll(`.controls .${kind}`)) each.hidden = found?.kind !== kind;
   }
@@ -158,6 +160,7 @@ async function next(before = "") {
   by("changed").hidden = read === guidelines || (read === null && progress.done > 0);
   if (read === null) by("changed").firstChild.textContent = "Before you begin, read the ";
   if (read === null) by("changed").lastChild.textContent = ".";
+  by("finished").hidden = found !== null;
   const rest = found ? "" : "Nothing is left for you to do. Thank you.";
   say([before, rest].filter(Boolean).join(" ") || "Your verdict is one press, of a key or a button.");
 }
