@@ -124,12 +124,12 @@ def test_what_settled_an_item_is_its_answer_and_the_votes_stay(
 
 def test_who_is_confirmed_by_adjudications_is_believed_elsewhere(store: Store, tmp_path: Path) -> None:
     """Ann and Bob differ everywhere; Rita, who reads half of it, always finds Bob right."""
-    fill(store, tmp_path, 40)
+    fill(store, tmp_path, 24)
     ann, bob, rita = join(store, "ann"), join(store, "bob"), join(store, "rita", "reviewer")
     vote_all(store, ann, lambda n: "ab"[n % 2])
     vote_all(store, bob, lambda n: "ba"[n % 2])
     ids = by_prompt(store)
-    for n in range(20):
+    for n in range(12):
         settle(store, rita, ids[f"Question {n}?"], "ba"[n % 2])
     items, votes, settled = items_of(store), votes_of(store), adjudications_of(store)
     assert derive(items, votes, "dawid-skene").pairs == []
@@ -137,7 +137,7 @@ def test_who_is_confirmed_by_adjudications_is_believed_elsewhere(store: Store, t
         int(pair.prompt.messages[0].content.split()[1][:-1]): pair.chosen
         for pair in derive(items, votes, "dawid-skene", adjudications=settled).pairs
     }
-    assert chosen == {n: f"no, {n}" if n % 2 == 0 else f"yes, {n}" for n in range(40)}
+    assert chosen == {n: f"no, {n}" if n % 2 == 0 else f"yes, {n}" for n in range(24)}
 
 
 def test_who_voted_on_it_does_not_settle_it(store: Store, crew: tuple[str, str, str]) -> None:
