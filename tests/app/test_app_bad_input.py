@@ -49,48 +49,45 @@ def test_odd_texts_are_shown_whole_and_judged(tmp_path):
         assert [vote.note for vote in votes_of(made.store)] == [HEBREW] * 2
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        '"note": "\\ud800"',
-        '"note": "a\\u0000b"',
-        '"reason": "\\udfff"',
-        '"reason": "\\u0000"',
-        '"note": "' + "x" * 10_001 + '"',
-        '"seconds": 1e999',
-        '"seconds": NaN',
-        '"seconds": -1',
-        '"seconds": ' + "9" * 400,
-        '"seconds": ' + "9" * 5_000,
-        '"assignment_id": ' + "9" * 400,
-        '"assignment_id": 9223372036854775808',
-        '"assignment_id": 1.5',
-        '"assignment_id": true',
-        '"choice": "a"',
-        '"submission_id": "\\u0000"',
-        '"more": 1',
-    ],
-    ids=range(17),
+REFUSED = (
+    '"note": "\\ud800"',
+    '"note": "a\\u0000b"',
+    '"reason": "\\udfff"',
+    '"reason": "\\u0000"',
+    '"note": "' + "x" * 10_001 + '"',
+    '"seconds": 1e999',
+    '"seconds": NaN',
+    '"seconds": -1',
+    '"seconds": ' + "9" * 400,
+    '"seconds": ' + "9" * 5_000,
+    '"assignment_id": ' + "9" * 400,
+    '"assignment_id": 9223372036854775808',
+    '"assignment_id": 1.5',
+    '"assignment_id": true',
+    '"choice": "a"',
+    '"submission_id": "\\u0000"',
+    '"more": 1',
 )
-def test_what_no_database_can_hold_is_refused_in_a_line(site, raw):
+
+
+def test_what_no_database_can_hold_is_refused_in_a_line(site):
     annotator = site.signed_in("annotator")
     task = annotator.post("/task", json={}).json()["task"]
-    body = json.dumps(vote_on(task, "tie"))[:-1] + f", {raw}}}"
     before = site.rows()
-    answer = annotator.post("/vote", content=body, headers={"Content-Type": "application/json"})
-    # 400 where Python's parser refuses so many digits before anybody looks at the field.
-    assert (
-        answer.status_code == (400 if len(raw) > 5000 and raw[-1] == "9" else 422)
-        and 0 < len(answer.json()["detail"]) < 300
-    )
+    for raw in REFUSED:
+        body = json.dumps(vote_on(task, "tie"))[:-1] + f", {raw}}}"
+        answer = annotator.post("/vote", content=body, headers={"Content-Type": "application/json"})
+        # 400 where Python's parser refuses so many digits before anybody looks at the field.
+        assert answer.status_code == (400 if len(raw) > 5000 and raw[-1] == "9" else 422), raw
+        assert 0 < len(answer.json()["detail"]) < 300, raw
     assert site.rows() == before
     assert annotator.post("/vote", json=vote_on(task, "tie")).status_code == 200
 
 
-@pytest.mark.parametrize("ahead", [0.0, 600.0, -600.0])
+@pytest.mark.parametrize("ahead", [0.0, 600.0])
 def test_two_servers_on_one_database(tmp_path, ahead):
     """Four people, two at each server, whose clocks differ by less than a lease: no item twice, none left out."""
-    made = site_with(tmp_path, pairs(24))
+    made = site_with(tmp_path, pairs(12))
     store = Store(made.store.engine, made.store.database, lambda: time.time() + ahead)
     config = LabelServeConfig(database=store.database, quotas=PLAIN, requests_per_minute=100_000)
     other = Site(store, config, make_app(store, config, url=URL, port=8910, hosts=frozenset({"127.0.0.1"})))

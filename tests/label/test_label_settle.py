@@ -202,33 +202,31 @@ def test_a_review_is_settled_with_a_verdict(store: Store, tmp_path: Path) -> Non
     assert disagreements(items, votes, kind="review", settled=adjudications_of(store)) == []
 
 
-@pytest.mark.parametrize(
-    ("values", "problem"),
-    [
-        ({"choice": "skip"}, "choice: unknown choice 'skip'; give one of a, b, tie, both_bad"),
-        ({"choice": "hack"}, "choice: unknown choice 'hack'"),
-        ({"choice": "tie", "strength": "clearly"}, "strength: goes with a or b, not with tie"),
-        ({"choice": "a", "strength": "very"}, "strength: unknown strength 'very'"),
-        ({"choice": "a", "note": "x" * 10_001}, "note: has 10001 characters"),
-        ({"choice": "a", "note": "\0"}, "note: holds a NUL byte"),
-        ({"choice": "a", "note": "\ud800"}, "note: holds half of a surrogate pair"),
-        ({"choice": "a", "item_id": "nothing"}, "item_id: no such item"),
-        ({"choice": "a", "item_id": "GOLD"}, "item_id: is a gold question"),
-        ({"choice": "a", "item_id": "NEW"}, "item_id: nobody has voted on it"),
-    ],
+NO_ANSWERS: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"choice": "skip"}, "choice: unknown choice 'skip'; give one of a, b, tie, both_bad"),
+    ({"choice": "hack"}, "choice: unknown choice 'hack'"),
+    ({"choice": "tie", "strength": "clearly"}, "strength: goes with a or b, not with tie"),
+    ({"choice": "a", "strength": "very"}, "strength: unknown strength 'very'"),
+    ({"choice": "a", "note": "x" * 10_001}, "note: has 10001 characters"),
+    ({"choice": "a", "note": "\0"}, "note: holds a NUL byte"),
+    ({"choice": "a", "note": "\ud800"}, "note: holds half of a surrogate pair"),
+    ({"choice": "a", "item_id": "nothing"}, "item_id: no such item"),
+    ({"choice": "a", "item_id": "GOLD"}, "item_id: is a gold question"),
+    ({"choice": "a", "item_id": "NEW"}, "item_id: nobody has voted on it"),
 )
-def test_what_is_no_answer_settles_nothing(
-    store: Store, crew: tuple[str, str, str], tmp_path: Path, values: dict[str, Any], problem: str
-) -> None:
+
+
+def test_what_is_no_answer_settles_nothing(store: Store, crew: tuple[str, str, str], tmp_path: Path) -> None:
     write_rows(tmp_path / "more.jsonl", [comparison(70, gold="a"), comparison(80)])
     import_rows(store, tmp_path / "more.jsonl")
     ids = by_prompt(store)
-    names = {"GOLD": ids["Question 70?"], "NEW": ids["Question 80?"]}
-    item_id = values.get("item_id", ids["Question 0?"])
-    others = {name: value for name, value in values.items() if name != "item_id"}
-    with pytest.raises(InputError) as refused:
-        settle(store, crew[2], names.get(item_id, item_id), **others)
-    assert str(refused.value).startswith(problem)
+    names = {"GOLD": ids["Question 70?"], "NEW": ids["Question 80?"], "DISPUTED": ids["Question 0?"]}
+    for values, problem in NO_ANSWERS:
+        said = {"item_id": "DISPUTED", **values}
+        item_id = said.pop("item_id")
+        with pytest.raises(InputError) as refused:
+            settle(store, crew[2], names.get(item_id, item_id), **said)
+        assert str(refused.value).startswith(problem)
     assert adjudications_of(store) == {}
 
 
