@@ -33,6 +33,8 @@ EXPECTED = {
     ("GET", "/people"): "ro",
     ("GET", "/quality"): "ro",
     ("GET", "/disagreements"): "ro",
+    ("POST", "/disagreements/settle"): "ro",
+    ("POST", "/disagreements/reopen"): "ro",
     ("GET", "/log"): "ro",
     ("POST", "/people/invite"): "o",
     ("POST", "/people/deactivate"): "o",
@@ -45,6 +47,8 @@ BODIES = {
     "/people/invite": {"data": {"name": "Eve", "role": "owner"}},
     "/people/deactivate": {"data": {"annotator_id": "OWNER"}},
     "/guidelines": {"data": {"text": "choose mine"}},
+    "/disagreements/settle": {"data": {"item_id": "none", "answer": "tie"}},
+    "/disagreements/reopen": {"data": {"number": "1"}},
 }
 ROLES = {"v": None, "a": "annotator", "r": "reviewer", "o": "owner"}
 
@@ -90,7 +94,7 @@ def test_every_wrong_role_is_refused_and_changes_nothing(site):
             assert page.status_code == (303 if letter == "v" else 403), (method, path, letter)
             assert letter != "v" or page.headers["location"] == "/enter"
             refused += 1
-    assert refused == 7 + 4 * 2 + 3 * 3
+    assert refused == 7 + 6 * 2 + 3 * 3
     assert site.rows() == before
 
 
@@ -105,6 +109,8 @@ def test_every_right_role_gets_an_answer(site):
                 "/vote": (200, 422),
                 "/guidelines/1": (200, 404),
                 "/people/deactivate": (303, 409, 422),
+                "/disagreements/settle": (422,),
+                "/disagreements/reopen": (422,),
             }.get(path, (200, 303))
             assert ask(client, method, path).status_code in expected, (method, path, letter)
 

@@ -210,7 +210,7 @@ def test_on_a_phone_and_in_the_dark(served, window):
         if page.inner_text(".prompt .shown") == "long?":
             # A verdict on what nobody could see is not taken: the first press shows the rest.
             page.tap(".votes .left")
-            phone.said("Here is the rest")
+            phone.said("There is more to read")
             assert page.locator(".folded").count() == 0
         page.evaluate("document.querySelector('#said').textContent = ''")
         page.tap(".votes .left")
@@ -224,7 +224,7 @@ def test_a_screen_reader_finds_its_way(served, window):
     assert page.evaluate("document.activeElement.id") == "prompt-title"
     for role, name in [("region", "Prompt"), ("region", "Left"), ("region", "Right"), ("group", "Which is better?")]:
         assert page.get_by_role(role, name=name).count() == 1, name
-    assert page.get_by_role("status").inner_text() == "Ready."
+    assert page.get_by_role("status").inner_text() == "Your verdict is one press, of a key or a button."
     assert page.get_by_role("button", name="Left, clearly").get_attribute("aria-keyshortcuts") == "1"
     unnamed = page.evaluate(
         "[...document.querySelectorAll('button, a, input, textarea, progress')].filter("
@@ -261,6 +261,7 @@ def test_no_payload_does_anything(served, window):
         eve.page.keyboard.press("x")
         eve.page.fill("#note", PAYLOADS[len(votes_of(served.store)) * 41], force=True)
         eve.press("f", "Flagged")
+        eve.press("t", "There is more to read")
         eve.press("t", "a tie")
     eve.page.goto(served.url + "/guidelines")
     eve.page.fill("#text", "\n\n".join(PAYLOADS))

@@ -68,7 +68,10 @@ def require_ours(html: str) -> None:
         assert not any(name.startswith("on") or name in ("style", "srcdoc", "formaction") for name in attributes), tag
         for name in ("href", "src", "action"):
             value = attributes.get(name, "/")
-            assert (value.startswith("/") and not value.startswith("//")) or value == "#main", (tag, value)
+            assert (value.startswith("/") and not value.startswith("//")) or value in ("#main", "#settled"), (
+                tag,
+                value,
+            )
         assert tag != "script" or attributes["src"].startswith("/static/")
 
 

@@ -33,6 +33,7 @@ REVIEW = {
     "draws": 0,
     "copies": 1,
     "num_rows": 444,
+    "messages": [{"role": "user", "content": "secret-run"}],
 }
 
 
@@ -149,7 +150,10 @@ def test_a_reviewer_sees_prompt_and_response_only(tmp_path):
 
 
 def test_models_gold_and_sides_do_not_leave_the_server(tmp_path):
-    rows = [{**row, "source": "secret-source"} for row in pairs(4)]
+    # A column called `messages` is a column like any other, not the prompt.
+    messages = [{"role": "user", "content": "secret-fact"}]
+    facts = {"source": "secret-source", "messages": messages, "score": "secret-fact", "secret-fact": 1}
+    rows = [{**row, **facts} for row in pairs(4)]
     rows[0]["gold"] = "a"
     made = site_with(tmp_path, rows, quotas={"overlap": 0, "repeats": 0, "gold": 0.5})
     with made.store:
@@ -158,9 +162,10 @@ def test_models_gold_and_sides_do_not_leave_the_server(tmp_path):
             answer = annotator.post("/task", json={})
             task = answer.json()["task"]
             assert set(task) == {"assignment_id", "kind", "html"}
-            assert not any(
-                word in answer.text for word in ("gold", "model-x", "secret-source", "repeat", "shown_first")
-            )
+            secrets = ("gold", "model-x", "secret-source", "secret-fact", "repeat", "shown_first")
+            assert not any(word in answer.text for word in secrets)
+            # Nor does a count that stands still give a gold question away.
+            assert answer.json()["progress"]["left"] == 10
             assert not Seen(task["html"]).text.strip().startswith(("a", "b"))
             annotator.post("/vote", json=vote_on(task))
         items = items_of(made.store)
@@ -174,12 +179,18 @@ def test_a_dialogue_is_shown_turn_by_turn(tmp_path):
         {"role": "assistant", "content": "hi"},
         {"role": "user", "content": "and now?"},
     ]
-    made = site_with(tmp_path, [{"prompt": messages, "response_a": "x", "response_b": "y"}])
+    text = "Human: hello\n\nAssistant: hi\n\nHuman: and now?"
+    rows = [{"prompt": messages, "response_a": "x", "response_b": "y"}, {**REVIEW, "prompt": text}]
+    made = site_with(tmp_path, rows)
     with made.store:
-        task = made.signed_in("annotator").post("/task", json={}).json()["task"]
-        words = " ".join(Seen(task["html"]).text.split())
-        for part in ("system be brief", "user hello", "assistant hi", "user and now?"):
-            assert part in words
+        annotator = made.signed_in("annotator")
+        for choice in ("tie", "hack"):
+            task = annotator.post("/task", json={}).json()["task"]
+            words = " ".join(Seen(task["html"]).text.split())
+            for part in ("user hello", "assistant hi", "user and now?"):
+                assert part in words, task["kind"]
+            assert ("system be brief" in words) == (task["kind"] == "pair") == (choice == "tie")
+            assert annotator.post("/vote", json=vote_on(task, choice)).status_code == 200
 
 
 def test_a_vote_names_the_guidelines_that_were_shown(site):
@@ -233,9 +244,10 @@ BODIES = st.one_of(
 )
 FORMS = st.one_of(
     st.binary(max_size=60),
-    st.dictionaries(st.sampled_from(["name", "role", "code", "text", "annotator_id"]), st.text(max_size=30)).map(
-        lambda fields: "&".join(f"{k}={v}" for k, v in fields.items()).encode("utf-8", "surrogatepass")
-    ),
+    st.dictionaries(
+        st.sampled_from(["name", "role", "code", "text", "annotator_id", "item_id", "answer", "number"]),
+        st.text(max_size=30),
+    ).map(lambda fields: "&".join(f"{k}={v}" for k, v in fields.items()).encode("utf-8", "surrogatepass")),
     st.sampled_from(
         [b"a=1&" * 100, b"name=%ff", b"text=%00", b"name=%ed%a0%80&role=owner", b"role=annotator&name=%0a"]
     ),
@@ -244,6 +256,7 @@ TYPES = st.sampled_from(
     ["application/json", "application/x-www-form-urlencoded", "text/plain", "", "multipart/form-data"]
 )
 PATHS = ("/vote", "/undo", "/task", "/people/invite", "/people/deactivate", "/guidelines", "/enter")
+PATHS += ("/disagreements/settle", "/disagreements/reopen")
 
 
 def test_no_body_makes_the_server_fail(tmp_path):

@@ -142,13 +142,32 @@ def test_words_without_a_verdict(ask: Callable[..., Any], endpoint: Any, databas
     assert outcome.code == 0 and outcome.answer["choices"]["skip"] == 1 and outcome.answer["unread_answers"] == 2
 
 
+def test_it_gets_pairs_and_never_reviews(ask: Callable[..., Any], endpoint: Any, database: Path) -> None:
+    """Reviews of either sort, gold or not, imported in between and before it asks again."""
+    endpoint.reply = by_length
+    queue = database.parent / "queue.jsonl"
+    for part in range(2):
+        rows = [{"task": "review", "prompt": f"Why {part} {n}?", "response": "So."} for n in range(30)]
+        write_rows(queue, [*rows, {"task": "review", "prompt": f"Gold {part}?", "response": "So.", "gold": "hack"}])
+        with open_store(str(database)) as store:
+            import_rows(store, queue)
+        outcome = ask("--limit", 20) if part == 0 else ask()
+        assert outcome.code == 0, outcome.said
+    with open_store(str(database)) as store:
+        items = items_of(store)
+    votes = stored(database)
+    assert len(items) == NUM_ITEMS + 1 + 62 and len(votes) == NUM_ITEMS + 1
+    assert {items[vote.item_id].kind for vote in votes} == {"pair"}
+    assert not any(b"So." in request for request in map(_body, endpoint.requests))
+
+
+def _body(request: Any) -> bytes:
+    return json.dumps(request, default=str).encode()
+
+
 def test_what_it_needs(ask: Callable[..., Any], prefloop: Callable[..., Any], endpoint: Any, tmp_path: Path) -> None:
     nameless = prefloop("label judge", endpoint.url, "--database", tmp_path / "label.sqlite")
     assert nameless.code == 2 and "endpoint.model: is missing" in nameless.said
     borrowed = ask("--name", "Ann Lee")
     assert borrowed.code == 2 and "name: does not begin with 'judge '" in borrowed.said
-    with open_store(str(tmp_path / "label.sqlite")) as store:
-        write_rows(tmp_path / "queue.jsonl", [{"task": "review", "prompt": "Why?", "response": "So."}])
-        import_rows(store, tmp_path / "queue.jsonl")
-    refused = ask()
-    assert refused.code == 2 and "review queue of 1 responses" in refused.said and not endpoint.requests
+    assert not endpoint.requests

@@ -95,7 +95,7 @@ def test_a_newer_database_is_refused(kind: str, make_database: Callable[[str], s
     with open_store(database) as store, store.writing() as connection:
         statement = "PRAGMA user_version = 7" if kind == "sqlite" else "UPDATE prefloop_label_version SET number = 7"
         connection.execute(text(statement))
-    with pytest.raises(InputError, match="this database has version 7, this prefloop knows 1; use the newer prefloop"):
+    with pytest.raises(InputError, match="this database has version 7, this prefloop knows 2; use the newer prefloop"):
         open_store(database)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,10 @@ from prefloop.label.config import Quotas
 from prefloop.label.intake import import_rows
 from prefloop.label.people import invite, redeem
 from prefloop.label.records import Submission
+from prefloop.label.settle import settle
 from prefloop.label.store import open_store
 from prefloop.label.votes import submit
-from prefloop.review.verdicts import read_queue, read_verdicts
+from prefloop.review.verdicts import read_queue, read_verdicts, settled
 from prefloop.rundir import sha256_of, write_rows
 
 NUM_ITEMS = 40
@@ -125,6 +127,44 @@ def test_strict_trl_has_three_columns(
     assert again.code == 2 and "exists with other content" in again.said
 
 
+def test_what_was_adjudicated_is_marked_and_the_votes_are_kept(
+    prefloop: Callable[..., Any], database: Path, tmp_path: Path
+) -> None:
+    """Rita settles every item on which Ann and Bob differ, two of them as nobody had it."""
+    copy = tmp_path / "label.sqlite"
+    shutil.copy(database, copy)
+    before = prefloop("label stats", "--database", copy, "--num-resamples", 10).answer["pair"]
+    with open_store(str(copy)) as store:
+        unsynced(store)
+        redeemed = redeem(store, invite(store, name="Rita", role="reviewer", by="test"))
+        assert redeemed is not None
+        rita = redeemed[0].annotator_id
+        queue = [each["item_id"] for each in before["disagreements"]]
+        for number, item_id in enumerate(queue):
+            settle(store, rita, item_id, "tie" if number < 2 else "a", strength=None if number < 2 else "slightly")
+    shared = ("--database", copy, "--audits", tmp_path / "audits")
+    pairs, votes = tmp_path / "pairs.jsonl", tmp_path / "votes.jsonl"
+    answer = prefloop("label export", *shared, "--out", pairs, "--votes", votes).answer
+    marked = [row for row in rows_of(pairs) if row.get("adjudicated")]
+    assert answer["num_adjudicated"] == len(marked) == len(queue) - 2
+    assert answer["num_pairs"] == len(rows_of(pairs)) == NUM_ITEMS - 2 and answer["without_pair"]["ties"] == 2
+    assert all(int(row["chosen"]) < int(row["rejected"]) and row["strength"] == 1 / 3 for row in marked)
+    assert {row["annotator_id"] for row in marked} == {rita}
+    # Both votes on each are there, with what settled it beside them.
+    cast = [row for row in rows_of(votes) if "adjudicated" in row and not row["is_repeat"]]
+    assert len(cast) == 2 * len(queue) and {row["choice"] for row in cast} == {"a", "b"}
+    assert Counter(row["adjudicated"] for row in cast) == {"tie": 4, "a": 2 * len(queue) - 4}
+    assert rita not in {row["annotator_id"] for row in rows_of(votes)}
+    # Read as training reads them, marks and all; and without them.
+    assert len(read_pairs([str(pairs)]).records) == NUM_ITEMS - 2
+    assert prefloop("label export", *shared, "--out", tmp_path / "trl.jsonl", "--strict-trl").code == 0
+    assert {tuple(row) for row in rows_of(tmp_path / "trl.jsonl")} == {("prompt", "chosen", "rejected")}
+    after = prefloop("label stats", "--database", copy, "--num-resamples", 10).answer["pair"]
+    assert (after["num_disagreements"], after["num_adjudicated"], after["disagreements"]) == (0, len(queue), [])
+    same = before.keys() - {"num_disagreements", "num_adjudicated", "disagreements"}
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+
+
 def test_what_cannot_be_exported(prefloop: Callable[..., Any], database: Path, tmp_path: Path) -> None:
     def problem(*words: object) -> str:
         outcome = prefloop("label export", "--database", database, *words)
@@ -170,3 +210,21 @@ def test_verdicts_of_a_review(prefloop: Callable[..., Any], tmp_path: Path) -> N
     assert (len(said), left_out) == (4, 0) and {each.item_id for each in said} == {each.item_id for each in asked}
     assert Counter(each.verdict for each in said) == {"hack": 2, "not_a_hack": 1, "unsure": 1}
     assert prefloop("label stats", "--database", database).answer["review"]["num_votes"] == 4
+    # Olga settles the first one, against Rita: that is its verdict, and no disagreement of two reviewers.
+    with open_store(database) as store:
+        redeemed = redeem(store, invite(store, name="Olga", role="owner", by="test"))
+        assert redeemed is not None
+        settle(store, redeemed[0].annotator_id, found[0]["item_id"], "not_a_hack", note="it exists")
+    prefloop("label export", "--database", database, "--verdicts", tmp_path / "verdicts.jsonl")
+    (row,) = [row for row in rows_of(tmp_path / "verdicts.jsonl") if row.get("adjudicated")]
+    assert (row["item_id"], row["verdict"], row["reviewer"]) == (
+        found[0]["item_id"],
+        "not_a_hack",
+        redeemed[0].annotator_id,
+    )
+    said, _ = read_verdicts(str(tmp_path / "verdicts.jsonl"), asked, skip_bad=False)
+    assert len(said) == 5 and settled(said) == {
+        each["item_id"]: "not_a_hack" if each is found[0] else each["verdict"] for each in found
+    }
+    told = prefloop("review precision", tmp_path / "queue.jsonl", tmp_path / "verdicts.jsonl").answer
+    assert (told["num_hack"], told["num_not_a_hack"], told["agreement"]) == (1, 2, None)

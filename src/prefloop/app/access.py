@@ -29,6 +29,8 @@ ACCESS: Mapping[tuple[str, str], frozenset[PersonRole] | None] = {
     ("GET", "/people"): REVIEWERS,
     ("GET", "/quality"): REVIEWERS,
     ("GET", "/disagreements"): REVIEWERS,
+    ("POST", "/disagreements/settle"): REVIEWERS,
+    ("POST", "/disagreements/reopen"): REVIEWERS,
     ("GET", "/log"): REVIEWERS,
     ("POST", "/people/invite"): OWNERS,
     ("POST", "/people/deactivate"): OWNERS,
@@ -53,5 +55,5 @@ def admit(request: Request) -> None:
     if (seconds := station.requests.wait(person.annotator_id)) > 0:
         raise HTTPException(429, "too many requests; wait a little", headers={"Retry-After": str(int(seconds) + 1)})
     if person.role not in roles:
-        raise HTTPException(403, f"this is for {' and '.join(sorted(roles))}; you are {person.role}")
+        raise HTTPException(403, f"this is for the roles {' and '.join(sorted(roles))}; yours is {person.role}")
     request.state.person = person

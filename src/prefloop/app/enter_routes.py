@@ -32,7 +32,8 @@ def enter(request: Request, form: Annotated[dict[str, str], Depends(form_of)]) -
     if (seconds := station.sign_ins.wait("all")) > 0:
         retry = {"Retry-After": str(int(seconds) + 1)}
         raise HTTPException(429, "too many tries to sign in; wait a minute", headers=retry)
-    found = redeem(station.store, form.get("code", "").strip())
+    # Whoever pastes the whole link means its code.
+    found = redeem(station.store, form.get("code", "").strip().rpartition("#")[2])
     if found is None:
         refused = "This code is unknown, used already, or too old. Ask for a new invitation."
         return page(request, "enter.html", status=403, refused=refused)

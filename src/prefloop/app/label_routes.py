@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
@@ -75,9 +76,19 @@ def task(request: Request) -> dict[str, Any]:
     done = progress(station.store, person.annotator_id, quotas=station.config.quotas)
     return {
         "task": None if found is None else as_seen(found),
-        "progress": {"done": done.done, "today": done.today, "left": done.left, "seconds": done.seconds_median},
+        "progress": {
+            "done": done.done,
+            "today": done.today,
+            "left": _rounded(done.left, has_task=found is not None),
+            "seconds": done.seconds_median,
+        },
         "guidelines": current(station.store).version,
     }
+
+
+def _rounded(left: int, *, has_task: bool) -> int:
+    """Up to whole tens. An exact count would stand still at gold questions and repetitions, and so give them away."""
+    return 10 * math.ceil(max(left, int(has_task)) / 10)
 
 
 @router.post("/vote")

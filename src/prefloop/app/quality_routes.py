@@ -1,4 +1,4 @@
-"""For who looks after the work: how good the labels are, and where people disagree."""
+"""For who looks after the work: how good the labels are."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from fastapi.responses import HTMLResponse
 from prefloop.app.pages import page
 from prefloop.app.people_routes import names_of
 from prefloop.app.station import station_of
-from prefloop.app.tasks import turns_of
-from prefloop.label.adjudicate import disagreements
 from prefloop.label.attention import Rate
 from prefloop.label.quality import AnnotatorQuality, QualityReport, quality
 from prefloop.label.records import ItemKind
@@ -23,8 +21,6 @@ from prefloop.statistics.agreement import Agreement
 
 router = APIRouter()
 
-SHOWN = 50
-"""Disagreements on their page."""
 KINDS: Mapping[ItemKind, str] = {"pair": "Pairs", "review": "Reviews"}
 UNKNOWN = "not known yet"
 
@@ -52,16 +48,6 @@ def how_good(request: Request) -> HTMLResponse:
     return page(
         request, "quality.html", shown=shown, names=names_of(station.store), resamples=station.config.num_resamples
     )
-
-
-@router.get("/disagreements")
-def where_people_differ(request: Request) -> HTMLResponse:
-    """The queue of adjudication, worst first. Without names: what was said is to be weighed, not who said it."""
-    store = station_of(request).store
-    items, votes = items_of(store), votes_of(store)
-    found = [each for kind in get_args(ItemKind) for each in disagreements(items, votes, kind=kind)]
-    shown = [(each, turns_of(each.item)) for each in found[:SHOWN]]
-    return page(request, "disagreements.html", shown=shown, total=len(found))
 
 
 def lines_of(report: QualityReport) -> list[Line]:

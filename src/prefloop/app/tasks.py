@@ -12,6 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import select
 
 from prefloop.app.pages import fragment
+from prefloop.data.dialogue import is_dialogue, parse_dialogue
 from prefloop.label import tables
 from prefloop.label.records import Item, Side, Submission, Task, Vote
 from prefloop.label.store import Store
@@ -42,9 +43,12 @@ def as_seen(task: Task) -> dict[str, Any]:
 def turns_of(item: Item) -> list[Turn]:
     """The prompt, turn by turn where it is a dialogue."""
     messages = item.facts.get("messages")
-    if not messages:
-        return [Turn("", item.prompt)]
-    return [Turn(str(message["role"]), str(message["content"])) for message in messages]
+    if messages:
+        return [Turn(str(message["role"]), str(message["content"])) for message in messages]
+    # A review queue has its prompts as text.
+    if is_dialogue(item.prompt):
+        return [Turn(message.role, message.content) for message in parse_dialogue(item.prompt)]
+    return [Turn("", item.prompt)]
 
 
 def submission_of(store: Store, annotator_id: str, seen: Seen, **values: Any) -> Submission:

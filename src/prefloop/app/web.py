@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
-from prefloop.app import enter_routes, label_routes, people_routes, quality_routes
+from prefloop.app import disagreement_routes, enter_routes, label_routes, people_routes, quality_routes
 from prefloop.app.access import SignedOut, admit
 from prefloop.app.config import LabelServeConfig
 from prefloop.app.fence import Fence
@@ -34,7 +34,7 @@ def make_app(store: Store, config: LabelServeConfig, *, url: str, port: int, hos
         requests=Rate(config.requests_per_minute),
         sign_ins=Rate(config.sign_ins_per_minute),
     )
-    for routes in (enter_routes, label_routes, people_routes, quality_routes):
+    for routes in (enter_routes, label_routes, people_routes, quality_routes, disagreement_routes):
         api.include_router(routes.router)
     api.add_exception_handler(SignedOut, _signed_out)
     api.add_exception_handler(HTTPException, _refused)

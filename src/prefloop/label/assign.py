@@ -3,7 +3,8 @@
 Every item needs one annotator, and a share of the items (`overlap`, drawn by lot) a second one. Of what an annotator
 does, a share is gold questions and a share repetitions, at places drawn by lot within every stretch of 1 / share tasks.
 A task waits for its annotator until its lease ends; then its item is open to others as well. A skipped item goes to
-others, never back. Nobody gets an item twice but as a repetition: the database itself refuses that.
+others, never back. Nobody gets an item twice but as a repetition: the database itself refuses that. Who settled an item
+does not get it: they have seen the votes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from prefloop.label import tables
 from prefloop.label.config import Quotas
 from prefloop.label.guidelines import newest
 from prefloop.label.people import require_active
-from prefloop.label.records import Item, Progress, Side, Task
+from prefloop.label.records import Item, ItemKind, Progress, Side, Task
 from prefloop.label.store import Store
 
 PARTS = 1_000_000
@@ -31,14 +32,15 @@ SPREAD = 0.9
 """How much of its stretch of tasks a gold question or repetition may fall into; the rest is for two that collide."""
 
 
-def next_task(store: Store, annotator_id: str, *, quotas: Quotas) -> Task | None:
-    """The task that the annotator has open, or else a new one; None where nothing is left to do.
+def next_task(store: Store, annotator_id: str, *, quotas: Quotas, kind: ItemKind | None = None) -> Task | None:
+    """The task that the annotator has open, or else a new one; None where nothing is left to do. Of one kind, where it
+    is given.
 
     Raises InputError for somebody unknown or deactivated.
     """
     with store.writing() as connection:
         require_active(connection, annotator_id)
-        queue = _Queue(connection, annotator_id, quotas, store.clock())
+        queue = _Queue(connection, annotator_id, quotas, store.clock(), kind)
         assignment_id = queue.open_task()
         if assignment_id is None:
             assignment_id = queue.new_task()
@@ -75,8 +77,14 @@ def item_of(row: Row[Any]) -> Item:
 class _Queue:
     """What one annotator may get, inside a transaction."""
 
-    def __init__(self, connection: Connection, annotator_id: str, quotas: Quotas, now: float) -> None:
+    def __init__(
+        self, connection: Connection, annotator_id: str, quotas: Quotas, now: float, kind: ItemKind | None = None
+    ) -> None:
         self.connection, self.annotator_id, self.quotas, self.now = connection, annotator_id, quotas, now
+        settled, item = tables.adjudications.c, tables.items.c
+        mine = exists().where(settled.item_id == item.item_id, settled.annotator_id == annotator_id)
+        self.settled_by_me: ColumnElement[bool] = mine
+        self.may_ask = [~mine] if kind is None else [~mine, item.kind == kind]
         share = round(quotas.overlap * PARTS)
         place = tables.items.c.place
         # Whole numbers: true for exactly the share of any first so many places.
@@ -87,7 +95,7 @@ class _Queue:
         work, items = tables.assignments, tables.items
         query = select(work, items.c.gold, items.c.answers, self.wants_second.label("second"))
         query = query.join(items, items.c.item_id == work.c.item_id)
-        query = query.where(work.c.annotator_id == self.annotator_id, work.c.state == "open")
+        query = query.where(work.c.annotator_id == self.annotator_id, work.c.state == "open", *self.may_ask)
         found = self.connection.execute(query.order_by(work.c.lease_until.desc(), work.c.assignment_id)).all()
         for row in found:
             if self._is_live(row.lease_until):
@@ -120,7 +128,7 @@ class _Queue:
         items, work = tables.items, tables.assignments
         seen = exists().where(work.c.item_id == items.c.item_id, work.c.annotator_id == self.annotator_id)
         held = select(func.count()).where(work.c.item_id == items.c.item_id, *self._leased()).scalar_subquery()
-        query = select(items.c.item_id, items.c.kind, items.c.place).where(items.c.gold.is_(None), ~seen)
+        query = select(items.c.item_id, items.c.kind, items.c.place).where(items.c.gold.is_(None), ~seen, *self.may_ask)
         unanswered = query.where(items.c.answers == 0, (held == 0) | (self.wants_second & (held == 1)))
         answered = query.where(items.c.answers == 1, self.wants_second, held == 0)
         return [unanswered, answered]
@@ -131,8 +139,8 @@ class _Queue:
         want = (items.c.answers == 0) | ((items.c.answers == 1) & self.wants_second)
         query = select(func.count()).select_from(items).where(items.c.gold.is_(None), want)
         mine = query.join(work, work.c.item_id == items.c.item_id).where(work.c.annotator_id == self.annotator_id)
-        seen = self.connection.execute(mine.where(work.c.is_repeat.is_(False))).scalar_one()
-        return int(self.connection.execute(query).scalar_one()) - int(seen)
+        seen = self.connection.execute(mine.where(work.c.is_repeat.is_(False), ~self.settled_by_me)).scalar_one()
+        return int(self.connection.execute(query.where(~self.settled_by_me)).scalar_one()) - int(seen)
 
     def _first(self, query: Select[Any]) -> Row[Any] | None:
         items = tables.items
@@ -177,14 +185,15 @@ class _Queue:
     def _gold(self) -> Row[Any] | None:
         items, work = tables.items, tables.assignments
         seen = exists().where(work.c.item_id == items.c.item_id, work.c.annotator_id == self.annotator_id)
-        return self._first(select(items.c.item_id, items.c.kind).where(items.c.gold.is_not(None), ~seen))
+        query = select(items.c.item_id, items.c.kind).where(items.c.gold.is_not(None), ~seen, *self.may_ask)
+        return self._first(query)
 
     def _repetition(self, num_before: int) -> Row[Any] | None:
         """One of the annotator's own answers, by lot; none too fresh, no gold question, none a third time."""
         work, items = tables.assignments, tables.items
         query = select(work.c.item_id, items.c.kind, work.c.is_repeat, work.c.state, items.c.gold)
         query = query.join(items, items.c.item_id == work.c.item_id)
-        query = query.where(work.c.annotator_id == self.annotator_id, work.c.state != "open")
+        query = query.where(work.c.annotator_id == self.annotator_id, work.c.state != "open", *self.may_ask)
         rows: Sequence[Any] = self.connection.execute(query.order_by(work.c.assignment_id)).all()
         repeated = {row.item_id for row in rows if row.is_repeat}
         old = rows[: max(0, len(rows) - self.quotas.repeat_gap)]

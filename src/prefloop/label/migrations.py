@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, inspect, text
 
-from prefloop.label.tables import APPEND_ONLY
 from prefloop.types import InputError
 
 APPLICATION_ID = 0x7072666C
@@ -52,35 +51,48 @@ TABLES = (
     """CREATE TABLE guidelines (version INTEGER PRIMARY KEY NOT NULL, text TEXT NOT NULL, published_by TEXT NOT NULL,
     at TEXT NOT NULL)""",
 )
+REFUSE = """CREATE FUNCTION prefloop_only_grows() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN RAISE EXCEPTION USING MESSAGE = TG_TABLE_NAME || ' only grows'; END $$"""
+ADJUDICATION = (
+    """CREATE TABLE adjudications (number {numbered}, item_id TEXT NOT NULL REFERENCES items (item_id),
+    annotator_id TEXT NOT NULL REFERENCES people (annotator_id), choice TEXT NOT NULL, strength TEXT, reason TEXT,
+    note TEXT NOT NULL, at TEXT NOT NULL)""",
+    "CREATE INDEX adjudications_by_item ON adjudications (item_id, annotator_id)",
+    """CREATE TABLE reopenings (adjudication_number {big} PRIMARY KEY NOT NULL REFERENCES adjudications (number),
+    annotator_id TEXT NOT NULL REFERENCES people (annotator_id), at TEXT NOT NULL)""",
+)
 
 
-def _guards(dialect: str) -> list[str]:
-    """Triggers that refuse to change or delete what only grows."""
+def _first(dialect: str) -> list[str]:
+    refuse = [] if dialect == "sqlite" else [REFUSE]
+    return [*_for(dialect, TABLES), *refuse, *_guards(dialect, "votes", "undos", "log", "guidelines")]
+
+
+def _adjudication(dialect: str) -> list[str]:
+    return [*_for(dialect, ADJUDICATION), *_guards(dialect, "adjudications", "reopenings")]
+
+
+def _for(dialect: str, statements: Sequence[str]) -> list[str]:
+    return [each.format(numbered=NUMBERED[dialect], big=BIG[dialect]) for each in statements]
+
+
+def _guards(dialect: str, *tables: str) -> list[str]:
+    """Triggers that refuse to change or delete the rows of tables that only grow."""
     if dialect == "sqlite":
         return [
             f"CREATE TRIGGER {table}_no_{event.lower()} BEFORE {event} ON {table} "
             f"BEGIN SELECT RAISE(ABORT, '{table} only grows'); END"
-            for table in APPEND_ONLY
+            for table in tables
             for event in ("UPDATE", "DELETE")
         ]
-    refuse = """CREATE FUNCTION prefloop_only_grows() RETURNS trigger LANGUAGE plpgsql
-    AS $$ BEGIN RAISE EXCEPTION USING MESSAGE = TG_TABLE_NAME || ' only grows'; END $$"""
     return [
-        refuse,
-        *(
-            f"CREATE TRIGGER {table}_only_grows BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
-            "FOR EACH STATEMENT EXECUTE FUNCTION prefloop_only_grows()"
-            for table in APPEND_ONLY
-        ),
+        f"CREATE TRIGGER {table}_only_grows BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
+        "FOR EACH STATEMENT EXECUTE FUNCTION prefloop_only_grows()"
+        for table in tables
     ]
 
 
-def _first(dialect: str) -> list[str]:
-    tables = [each.format(numbered=NUMBERED[dialect], big=BIG[dialect]) for each in TABLES]
-    return [*tables, *_guards(dialect)]
-
-
-MIGRATIONS = (_first,)
+MIGRATIONS = (_first, _adjudication)
 """Step n leads from version n to n + 1: a function from the dialect to its statements."""
 
 

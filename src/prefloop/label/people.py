@@ -47,7 +47,7 @@ def invite(store: Store, *, name: str, role: PersonRole, by: str) -> str:
             "used": False,
         }
         connection.execute(insert(tables.invitations).values(values))
-        _note(store, connection, who=by, what="invited", about=f"{name} as {role}")
+        log_line(store, connection, who=by, what="invited", about=f"{name} as {role}")
     return token
 
 
@@ -70,7 +70,7 @@ def redeem(store: Store, token: str) -> tuple[Person, str] | None:
             "ended": False,
         }
         connection.execute(insert(tables.sessions).values(values))
-        _note(store, connection, who=person.annotator_id, what="signed in", about=person.name)
+        log_line(store, connection, who=person.annotator_id, what="signed in", about=person.name)
     return person, session
 
 
@@ -109,13 +109,13 @@ def deactivate(store: Store, annotator_id: str, by: str) -> None:
         if not found.rowcount:
             raise InputError(f"no such person: {annotator_id}", field="annotator_id")
         connection.execute(update(session).where(session.c.annotator_id == annotator_id).values(ended=True))
-        _note(store, connection, who=by, what="deactivated", about=annotator_id)
+        log_line(store, connection, who=by, what="deactivated", about=annotator_id)
 
 
 def note_event(store: Store, *, who: str, what: str, about: str) -> None:
     """Add a line to the audit log."""
     with store.writing() as connection:
-        _note(store, connection, who=who, what=what, about=about)
+        log_line(store, connection, who=who, what=what, about=about)
 
 
 def events(store: Store) -> list[LogEntry]:
@@ -151,7 +151,8 @@ def _person(row: Any) -> Person:
     return Person(row.annotator_id, row.name, row.role, row.active)
 
 
-def _note(store: Store, connection: Connection, *, who: str, what: str, about: str) -> None:
+def log_line(store: Store, connection: Connection, *, who: str, what: str, about: str) -> None:
+    """As `note_event`, inside a transaction."""
     values = {"at": store.now(), "who": who, "what": what, "about": about}
     connection.execute(insert(tables.log).values(values))
 

@@ -27,6 +27,8 @@ from prefloop.types import InputError, Messages, Prompt
 PAIR_GOLD = ("chosen", "rejected", "tie", "both_bad")
 MAX_RESPONSES = 64
 """Of one prompt: 2,016 pairs to draw from."""
+OURS = ("messages", "comparison_id")
+"""Facts with a meaning: a row's column of such a name is never kept as it is, or it would be shown as the prompt."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,6 @@ def _items(row: Row, gathered: dict[str, _Answers], pairs_per_prompt: int) -> It
 def _comparison(values: Values) -> Item:
     comparison, _ = judged_of({**values, "choice": SKIP})
     facts = _facts(comparison.prompt, "comparisons", values)
-    if name := _plain(values, "comparison_id"):
-        facts["comparison_id"] = name
     gold = _gold(values, GOLD_CHOICES["pair"])
     texts = (comparison.response_a, comparison.response_b)
     return _pair_item(comparison.prompt, *texts, _plain(values, "model_a"), _plain(values, "model_b"), gold, facts)
@@ -195,7 +195,8 @@ def _review(values: Values) -> Item:
     if values.get("item_id", item_id) != item_id:
         remedy = "export the queue again, or leave item_id out"
         raise InputError("is not the hash of prompt and response", field="item_id", remedy=remedy)
-    facts = {name: value for name, value in values.items() if name not in ("prompt", "response", "gold", "item_id")}
+    own = ("prompt", "response", "gold", "item_id", *OURS)
+    facts = {name: value for name, value in values.items() if name not in own}
     return Item(item_id, "review", prompt, response, None, None, None, _gold(values, GOLD_CHOICES["review"]), facts)
 
 
@@ -230,7 +231,9 @@ def _facts(prompt: Prompt, kind: Kind | None, values: Values) -> dict[str, Any]:
     """What the row says besides the item's own fields; `messages` where the prompt's text does not tell them."""
     facts: dict[str, Any] = {}
     if kind is not None:
-        facts = {name: value for name, value in values.items() if name not in FIELDS[kind]}
+        facts = {name: value for name, value in values.items() if name not in FIELDS[kind] and name not in OURS}
+    if name := _plain(values, "comparison_id"):
+        facts["comparison_id"] = name
     if prompt.source:
         facts["source"] = _text(prompt.source, "source")
     only = prompt.messages[0].content

@@ -23,6 +23,8 @@ GOLD_CHOICES: Mapping[ItemKind, tuple[str, ...]] = {
 }
 """What can be the right answer of a gold question."""
 SKIP = "skip"
+SETTLED_CHOICES: Mapping[ItemKind, tuple[str, ...]] = {"pair": GOLD_CHOICES["pair"], "review": REVIEW_CHOICES}
+"""What can settle an item: a pair cannot be skipped."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,22 @@ class Vote:
     at: str
     """When, ISO 8601 in UTC, by the server's clock."""
     undone: bool
+
+
+@dataclass(frozen=True)
+class Adjudication:
+    """What a reviewer or owner settled an item with: its answer, whatever the votes say."""
+
+    number: int
+    item_id: str
+    annotator_id: str
+    """Who settled it; nobody who voted on it."""
+    choice: str
+    strength: Strength | None
+    reason: str | None
+    """Of a review the kind of hack."""
+    note: str
+    at: str
 
 
 @dataclass(frozen=True)

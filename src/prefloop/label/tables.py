@@ -1,6 +1,6 @@
 """The tables. `migrations.py` makes them; a test compares the two.
 
-Votes, undos and the log only ever grow: triggers refuse to change or delete their rows. What else is derived from the
+What `APPEND_ONLY` names only ever grows: triggers refuse to change or delete its rows. What else is derived from the
 votes (`assignments.state`, `items.answers`) is written in the same transaction, so that a queue of a hundred thousand
 items need not be counted for every task.
 """
@@ -122,6 +122,29 @@ undos = Table(
     Column("at", Text, nullable=False),
 )
 
+adjudications = Table(
+    "adjudications",
+    metadata,
+    Column("number", Number, primary_key=True, autoincrement=True),
+    Column("item_id", Text, ForeignKey("items.item_id"), nullable=False),
+    Column("annotator_id", Text, ForeignKey("people.annotator_id"), nullable=False),
+    Column("choice", Text, nullable=False),
+    Column("strength", Text),
+    Column("reason", Text),
+    Column("note", Text, nullable=False),
+    Column("at", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("adjudications_by_item", adjudications.c.item_id, adjudications.c.annotator_id)
+
+reopenings = Table(
+    "reopenings",
+    metadata,
+    Column("adjudication_number", Number, ForeignKey("adjudications.number"), primary_key=True, autoincrement=False),
+    Column("annotator_id", Text, ForeignKey("people.annotator_id"), nullable=False),
+    Column("at", Text, nullable=False),
+)
+
 log = Table(
     "log",
     metadata,
@@ -142,4 +165,4 @@ guidelines = Table(
     Column("at", Text, nullable=False),
 )
 
-APPEND_ONLY = ("votes", "undos", "log", "guidelines")
+APPEND_ONLY = ("votes", "undos", "adjudications", "reopenings", "log", "guidelines")

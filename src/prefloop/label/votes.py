@@ -6,7 +6,7 @@ refuses a second one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast, get_args
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
@@ -48,7 +48,8 @@ def submit(store: Store, annotator_id: str, submission: Submission) -> Vote:
         assignment = _assignment(connection, annotator_id, submission.assignment_id)
         if assignment.state != "open":
             return vote_of(_newest(connection, tables.votes.c.assignment_id == submission.assignment_id))
-        _require_choice(submission, assignment.kind)
+        require_choice(submission.choice, submission.strength, CHOICES[assignment.kind])
+        _require_not_settled(connection, annotator_id, assignment.item_id)
         vote = _insert(store, connection, assignment, submission)
         state = "skipped" if submission.choice == SKIP else "done"
         _close(connection, assignment, state, +1, lease_until=assignment.lease_until)
@@ -211,12 +212,8 @@ def _close(connection: Connection, assignment: Row[Any], state: str, change: int
 def _require_texts(submission: Submission) -> None:
     for field, limit in (("submission_id", MAX_ID), ("reason", MAX_REASON), ("note", MAX_NOTE)):
         value = getattr(submission, field)
-        if value is None and field == "reason":
-            continue
-        if "\0" in text_of(value, field):
-            raise InputError("holds a NUL byte", field=field)
-        if len(value) > limit:
-            raise InputError(f"has {len(value)} characters", field=field, remedy=f"give at most {limit}")
+        if value is not None or field != "reason":
+            require_text(value, field, limit)
     if not 0 < submission.assignment_id <= MAX_NUMBER:
         raise InputError("no such task", field="assignment_id", remedy="load the page again")
     if not submission.submission_id:
@@ -228,15 +225,30 @@ def _require_texts(submission: Submission) -> None:
         )
 
 
-def _require_choice(submission: Submission, kind: ItemKind) -> None:
-    choices = CHOICES[kind]
-    if submission.choice not in choices:
-        raise InputError(
-            f"unknown choice {submission.choice!r}", field="choice", remedy=f"give one of {', '.join(choices)}"
-        )
-    if submission.strength is None:
+def _require_not_settled(connection: Connection, annotator_id: str, item_id: str) -> None:
+    """Who settles an item has seen the votes on it."""
+    settled = tables.adjudications.c
+    query = select(settled.number).where(settled.item_id == item_id, settled.annotator_id == annotator_id).limit(1)
+    if connection.execute(query).first() is not None:
+        raise InputError("you have settled this item", field="assignment_id", remedy="load the page again")
+
+
+def require_text(value: object, field: str, limit: int) -> None:
+    """Raises InputError for what is no text, or none that both databases hold in so many characters."""
+    text = text_of(value, field)
+    if "\0" in text:
+        raise InputError("holds a NUL byte", field=field)
+    if len(text) > limit:
+        raise InputError(f"has {len(text)} characters", field=field, remedy=f"give at most {limit}")
+
+
+def require_choice(choice: str, strength: str | None, choices: Sequence[str]) -> None:
+    """Raises InputError for a choice that is none of these, and for a strength that does not go with it."""
+    if choice not in choices:
+        raise InputError(f"unknown choice {choice!r}", field="choice", remedy=f"give one of {', '.join(choices)}")
+    if strength is None:
         return
-    if submission.strength not in STRENGTHS:
-        raise InputError(f"unknown strength {submission.strength!r}", field="strength", remedy="slightly or clearly")
-    if submission.choice not in ("a", "b"):
-        raise InputError(f"goes with a or b, not with {submission.choice}", field="strength", remedy="leave it out")
+    if strength not in STRENGTHS:
+        raise InputError(f"unknown strength {strength!r}", field="strength", remedy="slightly or clearly")
+    if choice not in ("a", "b"):
+        raise InputError(f"goes with a or b, not with {choice}", field="strength", remedy="leave it out")

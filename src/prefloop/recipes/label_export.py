@@ -19,7 +19,7 @@ from prefloop.rundir import output_file, write_rows
 from prefloop.types import InputError, PreferencePair
 
 if TYPE_CHECKING:
-    from prefloop.label.records import Item, Vote
+    from prefloop.label.records import Adjudication, Item, Vote
 
 
 def export(config: LabelExportConfig) -> dict[str, Any]:
@@ -29,18 +29,20 @@ def export(config: LabelExportConfig) -> dict[str, Any]:
     """
     places = {field: _target(getattr(config, field), field) for field in ("out", "votes", "verdicts")}
     with opened(config) as store:
+        from prefloop.label.settle import adjudications_of
         from prefloop.label.votes import items_of, votes_of
 
-        items, votes = items_of(store), votes_of(store)
+        items, votes, adjudications = items_of(store), votes_of(store), adjudications_of(store)
     answer: dict[str, Any] = {}
     if places["out"] is not None:
-        answer |= _export_pairs(config, places["out"], items, votes)
+        answer |= _export_pairs(config, places["out"], items, votes, adjudications)
     if places["votes"] is not None:
-        rows = vote_rows(votes, items)
+        rows = vote_rows(votes, items, adjudications)
         write_rows(places["votes"], rows)
         answer["votes"] = {"file": str(places["votes"]), "num_votes": len(rows)}
     if places["verdicts"] is not None:
-        answer = _export_verdicts(config, places["verdicts"], verdict_rows(votes, items)) | answer
+        rows = verdict_rows(votes, items, adjudications)
+        answer = _export_verdicts(config, places["verdicts"], rows) | answer
     return answer
 
 
@@ -53,11 +55,15 @@ def _target(path: str | None, field: str) -> Path | None:
 
 
 def _export_pairs(
-    config: LabelExportConfig, out: Path, items: Mapping[str, Item], votes: Sequence[Vote]
+    config: LabelExportConfig,
+    out: Path,
+    items: Mapping[str, Item],
+    votes: Sequence[Vote],
+    adjudications: Mapping[str, Adjudication],
 ) -> dict[str, Any]:
-    from prefloop.label.derive import derive
+    from prefloop.label.derive import ADJUDICATED, derive
 
-    derived = derive(items, votes, config.method, keep_ties=config.keep_ties)
+    derived = derive(items, votes, config.method, keep_ties=config.keep_ties, adjudications=adjudications)
     if not derived.pairs:
         counts = ", ".join(f"{name} {count}" for name, count in derived.counts.items()) or "no votes"
         raise InputError(f"the votes give no pair ({counts})", path=config.database, remedy="collect votes first")
@@ -69,6 +75,7 @@ def _export_pairs(
         "out": str(out),
         "method": config.method,
         "num_pairs": len(derived.pairs),
+        "num_adjudicated": sum(ADJUDICATED in pair.prompt.columns for pair in derived.pairs),
         "without_pair": dict(derived.counts),
         "audit": {"verdict": audited["verdict"], "report": audited["audit"], "findings": worse},
         "next": audited["next"],
@@ -92,11 +99,16 @@ def _export_verdicts(config: LabelExportConfig, out: Path, rows: Sequence[Mappin
 
 def _plain(pair: PreferencePair) -> PreferencePair:
     """The pair without what would make further columns."""
-    return dataclasses.replace(pair, source="", strength=None, num_judgments=1, annotator_id="", weight=1.0)
+    prompt = dataclasses.replace(pair.prompt, columns={})
+    return dataclasses.replace(
+        pair, prompt=prompt, source="", strength=None, num_judgments=1, annotator_id="", weight=1.0
+    )
 
 
-def vote_rows(votes: Sequence[Vote], items: Mapping[str, Item]) -> list[dict[str, Any]]:
-    """Every standing vote on pairs as a row of judgments.
+def vote_rows(
+    votes: Sequence[Vote], items: Mapping[str, Item], adjudications: Mapping[str, Adjudication]
+) -> list[dict[str, Any]]:
+    """Every standing vote on pairs as a row of judgments; `adjudicated` is the answer that its item was settled with.
 
     Repetitions stand first: who reads the file takes an annotator's last vote on a comparison, which is the one that
     the pairs are made of. They are marked, as votes on gold questions are.
@@ -128,6 +140,8 @@ def vote_rows(votes: Sequence[Vote], items: Mapping[str, Item]) -> list[dict[str
             "is_repeat": vote.is_repeat,
             "gold": items[vote.item_id].gold,
         }
+        if vote.item_id in adjudications:
+            row["adjudicated"] = adjudications[vote.item_id].choice
         for name in ("model_a", "model_b"):
             row[name] = getattr(comparison, name) or None
         row["source"] = comparison.prompt.source or None
@@ -135,15 +149,23 @@ def vote_rows(votes: Sequence[Vote], items: Mapping[str, Item]) -> list[dict[str
     return rows
 
 
-def verdict_rows(votes: Sequence[Vote], items: Mapping[str, Item]) -> list[dict[str, Any]]:
+def verdict_rows(
+    votes: Sequence[Vote], items: Mapping[str, Item], adjudications: Mapping[str, Adjudication]
+) -> list[dict[str, Any]]:
     """The verdicts on a review queue as `review precision` reads them: of each reviewer the first one on an item, gold
-    questions left out."""
+    questions left out; then what settled items, marked."""
     from prefloop.label.opinions import deciding, standing
 
     first: dict[tuple[str, str], Vote] = {}
     for vote in deciding(standing(votes, items, "review"), items):
         first.setdefault((vote.item_id, vote.annotator_id), vote)
-    return [
+    cast = [
         {"item_id": item, "verdict": vote.choice, "reviewer": who, "kind": vote.reason or ""}
         for (item, who), vote in first.items()
     ]
+    settled = [
+        {"item_id": item, "verdict": each.choice, "reviewer": each.annotator_id, "kind": each.reason or ""}
+        for item, each in adjudications.items()
+        if items[item].kind == "review"
+    ]
+    return cast + [{**row, "adjudicated": True} for row in settled]

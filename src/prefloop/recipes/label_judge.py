@@ -1,9 +1,10 @@
 """`label judge`: a model behind an endpoint as one more annotator, with the same tasks and the same statistics (RLAIF).
 
-It gets the items that have fewer than two answers, and the gold questions; never a repetition, which it would answer
-from what it said before. Each is asked in both orders. Where both name the same response, that is the vote; where one
-order says tie, the side is "slightly" better; where the orders contradict each other it is a tie, since what decided
-was the place and not the response; without a readable verdict the item is skipped, and goes to others.
+It gets the pairs that have fewer than two answers, and the gold questions among them; never a review, which is no
+comparison, and never a repetition, which it would answer from what it said before. Each is asked in both orders. Where
+both name the same response, that is the vote; where one order says tie, the side is "slightly" better; where the orders
+contradict each other it is a tie, since what decided was the place and not the response; without a readable verdict
+the item is skipped, and goes to others.
 """
 
 from __future__ import annotations
@@ -80,7 +81,6 @@ def judge(config: LabelJudgeConfig) -> dict[str, Any]:
     model = endpoint_judge(config.judge, config.endpoint, Verdicts(output_file(config.answers, "answers")))
     tally, choices = _Tally(), dict.fromkeys(("a", "b", "tie", "skip"), 0)
     with opened(config) as store:
-        _require_pairs(store, config.database)
         annotator_id = _annotator(store, name)
         for task, opinion in _opinions(store, annotator_id, model, tally, config.limit):
             _vote(store, annotator_id, model.version, task, opinion)
@@ -113,16 +113,6 @@ def opinion_of(forth: float | None, back: float | None) -> Opinion:
     return Opinion(side, "slightly", "one order says tie")
 
 
-def _require_pairs(store: Store, database: str) -> None:
-    from prefloop.label.votes import items_of
-
-    reviews = items_of(store, kind="review")
-    if reviews:
-        remedy = "keep comparisons in a database of their own"
-        problem = f"holds a review queue of {len(reviews)} responses, which a judge of pairs cannot answer"
-        raise InputError(problem, path=database, field="database", remedy=remedy)
-
-
 def _annotator(store: Store, name: str) -> str:
     """The id of the judge, who is made where it is not there yet."""
     from prefloop.label.people import end_session, invite, people, redeem
@@ -146,7 +136,7 @@ def _opinions(
     said: dict[str, Opinion] = {}
     given = 0
     while limit is None or given < limit:
-        task = next_task(store, annotator_id, quotas=QUOTAS)
+        task = next_task(store, annotator_id, quotas=QUOTAS, kind="pair")
         if task is None:
             return
         if task.item.item_id not in said:

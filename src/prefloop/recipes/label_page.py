@@ -80,9 +80,10 @@ def _whiskers(title: str, rates: Sequence[tuple[str, Rate]]) -> list[Block]:
 
 def _queue(queue: Sequence[Disagreement]) -> list[Block]:
     if not queue:
-        return [Prose("Nobody disagrees.")]
+        return [Prose("Nothing is left to adjudicate.")]
     shown = [_exchange(each) for each in queue[:MAX_QUEUE]]
-    return [Prose(f"{len(queue)} items, those furthest apart first; here the first {len(shown)}."), *shown]
+    rest = f"; here the first {len(shown)}" if len(shown) < len(queue) else ""
+    return [Prose(f"Number of items: {len(queue)}. Those furthest apart come first{rest}."), *shown]
 
 
 def _exchange(each: Disagreement) -> Exchange:

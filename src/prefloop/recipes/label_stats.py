@@ -37,10 +37,12 @@ def stats(config: LabelStatsConfig) -> Told:
     queue = None if config.queue is None else output_file(config.queue, "queue")
     with opened(config) as store:
         from prefloop.label.people import people
+        from prefloop.label.settle import adjudications_of
         from prefloop.label.votes import items_of, votes_of
 
         items, votes = items_of(store), votes_of(store)
         names = {person.annotator_id: person.name for person in people(store)}
+        settled = adjudications_of(store)
     from prefloop.label.adjudicate import disagreements
     from prefloop.label.quality import quality
 
@@ -48,7 +50,7 @@ def stats(config: LabelStatsConfig) -> Told:
     if not kinds:
         raise InputError("holds no votes yet", path=config.database, remedy="prefloop label serve")
     reports = [quality(items, votes, kind=kind, seed=config.seed, num_resamples=config.num_resamples) for kind in kinds]
-    queues = [disagreements(items, votes, kind=kind) for kind in kinds]
+    queues = [disagreements(items, votes, kind=kind, settled=settled) for kind in kinds]
     places: dict[str, Any] = {}
     if queue is not None:
         write_rows(queue, [each.as_row() for found in queues for each in found])
@@ -65,6 +67,7 @@ def stats(config: LabelStatsConfig) -> Told:
         report.kind: {
             **report.as_values(),
             "num_disagreements": len(found),
+            "num_adjudicated": sum(items[name].kind == report.kind for name in settled),
             "disagreements": [each.as_row() for each in found[:MAX_LISTED]],
         }
         for report, found in zip(reports, queues, strict=True)
@@ -188,7 +191,7 @@ def _draw_queue(sheet: Sheet, queue: Sequence[Disagreement]) -> None:
 
     sheet.draw()
     if not queue:
-        sheet.draw("nobody disagrees", indent=2)
+        sheet.draw("nothing is left to adjudicate", indent=2)
         return
     sheet.draw(f"to adjudicate: {len(queue)} items, the worst first (--queue FILE writes all)", indent=2)
     for each in queue[:MAX_QUEUE]:

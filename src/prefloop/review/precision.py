@@ -70,9 +70,12 @@ def run(config: ReviewPrecisionConfig) -> Told:
 
 
 def _agreement(said: Sequence[Said]) -> float | None:
-    """Krippendorff's alpha over items with several reviewers, "unsure" a word of its own; None where unknown."""
+    """Krippendorff's alpha over items with several reviewers, "unsure" a word of its own; None where unknown. Who
+    settled an item knew what the others had said, and is left out."""
     units: dict[str, dict[str, float]] = {}
     for each in said:
+        if each.adjudicated:
+            continue
         units.setdefault(each.item_id, {})[each.reviewer] = float(VERDICTS.index(each.verdict))
     value = krippendorff_alpha(list(units.values()), num_resamples=1).value
     return None if np.isnan(value) else value

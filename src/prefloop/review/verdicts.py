@@ -26,6 +26,8 @@ class Said:
     reviewer: str
     kind: str = ""
     """What kind of hack, in the reviewer's words."""
+    adjudicated: bool = False
+    """Given to settle the item, by somebody who knew the others' verdicts."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +119,17 @@ def _said(values: Mapping[str, Any]) -> Said:
     if verdict not in VERDICTS:
         problem = "is missing" if verdict is None else f"is {shown(verdict)}"
         raise InputError(problem, field="verdict", remedy=f"should be {', '.join(VERDICTS)}")
-    kind = values.get("kind")
+    kind, adjudicated = values.get("kind"), values.get("adjudicated") or False
     if kind is not None and not isinstance(kind, str):
         raise InputError(f"is {shown(kind)}", field="kind", remedy="should be text")
-    return Said(_text(values, "item_id"), cast(Verdict, verdict), _text(values, "reviewer"), kind or "")
+    if not isinstance(adjudicated, bool):
+        raise InputError(f"is {shown(adjudicated)}", field="adjudicated", remedy="should be true or false")
+    return Said(_text(values, "item_id"), cast(Verdict, verdict), _text(values, "reviewer"), kind or "", adjudicated)
 
 
 def settled(said: Sequence[Said]) -> dict[str, Verdict]:
-    """By item the verdict that most of its reviewers gave; "unsure" where hack and not_a_hack are as many. Who was
-    unsure has no vote."""
+    """By item the verdict that settled it, or else the one that most of its reviewers gave; "unsure" where hack and
+    not_a_hack are as many. Who was unsure has no vote."""
     votes: dict[str, Counter[str]] = {}
     for each in said:
         votes.setdefault(each.item_id, Counter())[each.verdict] += 1
@@ -133,4 +137,4 @@ def settled(said: Sequence[Said]) -> dict[str, Verdict]:
     for item, counts in votes.items():
         balance = counts["hack"] - counts["not_a_hack"]
         found[item] = "hack" if balance > 0 else "not_a_hack" if balance < 0 else "unsure"
-    return found
+    return found | {each.item_id: each.verdict for each in said if each.adjudicated}

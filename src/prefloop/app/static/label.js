@@ -20,6 +20,7 @@ let flagged = false;
 let asWritten = false;
 let watch = { since: 0, before: 0 };
 let refusedId = "";
+let urged = false; // Whether this task's verdict was held back once, for what had not been on the screen yet.
 let retryTimer = 0;
 let patience = 2;
 
@@ -35,7 +36,7 @@ function inWords(answer) {
 }
 
 function showProgress({ done, today, left, seconds }) {
-  const parts = [`${done} done`, `${today} today`, `${left} left`];
+  const parts = [`${done} done`, `${today} today`, left ? `at most ${left} left` : "none left"];
   if (seconds !== null) parts.push(`${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s each (median)`);
   if (seconds !== null && left) parts.push(`about ${Math.max(1, Math.round((seconds * left) / 60))} min to go`);
   by("pace").textContent = parts.join(" · ");
@@ -51,7 +52,12 @@ function showTask(found) {
   showNote(false);
   by("task").innerHTML = policy ? policy.createHTML(found?.html ?? "") : (found?.html ?? "");
   by("controls").hidden = found === null;
-  document.querySelector("h1").textContent = found?.kind === "review" ? "Is it a hack?" : "Which is better?";
+  urged = false;
+  const question = found?.kind === "review" ? "Is it a hack?" : "Which response is better?";
+  document.querySelector("h1").textContent = question;
+  by("question").textContent = question;
+  by("question").hidden = found === null;
+  by("finished").hidden = true;
   for (const kind of ["pair", "review"]) {
     for (const each of document.querySelectorAll(`.controls .${kind}`)) each.hidden = found?.kind !== kind;
   }
@@ -62,6 +68,7 @@ function showTask(found) {
   scrollTo(0, 0);
   // A screen reader goes on reading here.
   by("prompt-title").focus({ preventScroll: true });
+  requestAnimationFrame(look);
 }
 
 function showNote(open) {
@@ -101,6 +108,28 @@ function unfoldAll(folded) {
 
 const isFolded = () => document.querySelector("#task .response .folded") !== null;
 
+// Marks the responses whose end has been on the screen.
+function look() {
+  const bottom = document.querySelector(".dock").getBoundingClientRect().top + 12;
+  for (const each of document.querySelectorAll("#task .response")) {
+    const end = each.getBoundingClientRect().bottom;
+    if (end > 0 && end <= bottom && !each.querySelector(".folded")) each.dataset.seen = "yes";
+  }
+}
+
+// A verdict on what nobody could see is held back, once: true where there is something to see first.
+function urge() {
+  look();
+  const rest = document.querySelector("#task .response:not([data-seen])");
+  if (urged || rest === null) return false;
+  urged = true;
+  unfoldAll(false);
+  const { top, bottom } = rest.getBoundingClientRect();
+  if (top > innerHeight / 2 || bottom <= 0) scrollBy(0, top - 60);
+  say("There is more to read. Read it, then answer.");
+  return true;
+}
+
 // --- time: only while the page is in view ---
 
 function seconds() {
@@ -131,17 +160,13 @@ async function next(before = "") {
   by("changed").hidden = read === guidelines || (read === null && progress.done > 0);
   if (read === null) by("changed").firstChild.textContent = "Before you begin, read the ";
   if (read === null) by("changed").lastChild.textContent = ".";
+  by("finished").hidden = found !== null;
   const rest = found ? "" : "Nothing is left for you to do. Thank you.";
-  say([before, rest].filter(Boolean).join(" ") || "Ready.");
+  say([before, rest].filter(Boolean).join(" ") || "Your verdict is one press, of a key or a button.");
 }
 
 async function vote(choice, strength = null, reason = null) {
-  if (busy || task === null || outbox.size) return;
-  if (isFolded()) {
-    unfoldAll(false);
-    say("Here is the rest of the text. Read it, then answer.");
-    return;
-  }
+  if (busy || task === null || outbox.size || urge()) return;
   const submission = {
     submission_id: crypto.randomUUID(),
     assignment_id: task.assignment_id,
@@ -257,8 +282,7 @@ const ACTIONS = {
   undo,
   "ask-skip": () => by("skip").showModal(),
   "ask-kind": () => {
-    if (!isFolded()) by("kind").showModal();
-    else vote("hack");
+    if (!urge()) by("kind").showModal();
   },
   "ask-help": () => by("help").showModal(),
   retry: () => (outbox.size ? deliver() : next()),
@@ -273,7 +297,11 @@ const ACTIONS = {
 function press(button) {
   button.closest("dialog")?.close();
   const { choice, strength, reason } = button.dataset;
-  if (choice) vote(choice, strength ?? null, reason ?? null);
+  if (reason === "other" && !by("note").value.trim()) {
+    showNote(true);
+    by("note").focus();
+    say("Say in the note what it is, press Escape, and answer again.");
+  } else if (choice) vote(choice, strength ?? null, reason ?? null);
   else ACTIONS[button.id]?.();
 }
 
@@ -308,6 +336,9 @@ document.addEventListener("keydown", (event) => {
     return;
   }
 });
+
+addEventListener("scroll", look, { passive: true });
+addEventListener("resize", look);
 
 const keysSetting = `prefloop.keys.${person}`;
 by("keys-on").checked = localStorage.getItem(keysSetting) !== "off";
