@@ -17,7 +17,7 @@ from prefloop.gate.decide import Case, Evidence, decide
 from prefloop.gate.evidence import read_evidence
 from prefloop.gate.text import as_table, as_values
 from prefloop.registry.lineage import lineage_of
-from prefloop.registry.store import HEAD, LEDGER, Registry, opened
+from prefloop.registry.store import Registry, is_registry, opened
 from prefloop.rundir import resolve_model, sha256_of
 from prefloop.types import Approval, Evaluation, GateDecision, InputError, ModelVersion, Told
 
@@ -40,7 +40,7 @@ def gate(config: ModelGateConfig) -> Told:
     root = Path(config.registry)
     # Before the lock: reading a large model takes its time.
     read = sha256_of(resolve_model(config.candidate, "candidate")) if Path(config.candidate).exists() else None
-    if not (root / HEAD).exists() and not (root / LEDGER).exists():
+    if not is_registry(root):
         if read is None:
             remedy = f"give a model directory or a finished run; there is no registry at {root}"
             raise InputError("no such model", path=config.candidate, field="candidate", remedy=remedy)
