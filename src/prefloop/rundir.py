@@ -64,7 +64,7 @@ def fsync_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, *, patience_seconds: float = math.inf) -> Iterator[None]:
-    """Hold a lock file; waits for whoever holds it. Raises EnvironmentStop where that takes longer than the patience."""
+    """Hold a lock file; waits for whoever holds it. Raises EnvironmentStop where that takes too long."""
     with path.open("w") as file:
         end = time.monotonic() + patience_seconds
         while True:

@@ -242,7 +242,7 @@ def _marks(
 
 def _gate(decided: StoredDecision, place: str) -> list[Block]:
     rows = [
-        ["yes" if each.passed else "no", each.name, _observed(each.observed), each.required, each.reason]
+        ["yes" if each.passed else "no", each.name, observed_text(each.observed), each.required, each.reason]
         for each in sorted(decided.checks, key=lambda check: check.passed)
     ]
     passed = sum(each.passed for each in decided.checks)
@@ -253,7 +253,8 @@ def _gate(decided: StoredDecision, place: str) -> list[Block]:
     ]
 
 
-def _observed(value: float | str | None) -> str:
+def observed_text(value: float | str | None) -> str:
+    """What a check has seen."""
     return "none" if value is None else value if isinstance(value, str) else compact(value)
 
 
