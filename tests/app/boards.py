@@ -78,9 +78,8 @@ def make_audit(
         Finding(text, None, "ok", text),
     )
     verdict = {"block": "block", "warn": "warn", "ok": "pass"}[severity]
-    report = AuditReport(
-        text, sha256 or letter * 64, verdict, findings, f"2026-06-0{1 + ord(letter) % 9}T10:00:00+00:00"
-    )  # type: ignore[arg-type]
+    at = f"2026-06-0{1 + ord(letter) % 9}T10:00:00+00:00"
+    report = AuditReport(text, sha256 or letter * 64, verdict, findings, at)  # type: ignore[arg-type]
     store_audit(report, directory)
     return report
 

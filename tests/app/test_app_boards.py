@@ -218,7 +218,7 @@ def test_the_gate_shows_its_last_decision_check_by_check(board, models):
     assert "hold" in Seen(reviewer.get("/gate").text).text
     html = reviewer.get(f"/gate/{models.sha256[2]}").text
     seen = " ".join(Seen(html).text.split())
-    assert "hold: not shown to be good enough" in seen and "Compared with helper:1" in seen
+    assert "hold: not shown to be good enough" in seen and "compared with helper:1" in seen
     assert "the interval crosses the limit" in seen and "48 to 64" in seen and "evaluations.jsonl" in seen
     assert '<form method="post" action="/gate' not in html
     assert "No gate has decided" in Seen(reviewer.get(f"/gate/{models.sha256[3]}").text).text
@@ -248,6 +248,7 @@ def test_an_owners_yes_is_what_was_missing(board, models):
     assert models.live() == 1
     models.promote("helper:2")
     assert models.live() == 2
+    assert "it allows no promotion any more" in Seen(owner.get(f"/gate/{models.sha256[2]}").text).text
 
 
 def test_a_no_holds_until_the_same_person_takes_it_back(board, models):

@@ -28,6 +28,8 @@ SHOWN = 200
 RELOAD_SECONDS = 10
 COLUMNS = ("score/mean", "kl/full", "response/length", "policy/entropy")
 """Metrics of the list: score, KL, length, entropy."""
+ORDER = ("score", "drift", "alarms", "signals")
+"""Of the sections of a policy run, by anchor: what is looked at every day first."""
 Again = Literal["yes", "no"]
 
 
@@ -79,7 +81,8 @@ def _row(run: RunFiles) -> dict[str, object]:
 def _said(state: RunState) -> str:
     if state.result is None:
         return "unfinished"
-    return ended(str(state.result.get("stopped", "unknown")))
+    stopped = str(state.result.get("stopped", "unknown"))
+    return stopped if stopped == "done" else ended(stopped)
 
 
 def _ago(run: RunFiles) -> str:
@@ -96,7 +99,7 @@ def _sections(run: RunFiles, state: RunState) -> list[PageSection]:
     result = parse({"command": state.command, **(state.result or {})}, StoredResult, path)
     if state.command == POLICY:
         sections = [
-            *course(result, metrics, alarms_of(run)),
+            *sorted(course(result, metrics, alarms_of(run)), key=lambda section: ORDER.index(section.anchor)),
             PageSection("Further curves", "curves", further_curves(metrics)),
         ]
     else:
