@@ -199,4 +199,6 @@ def _reading(report: AuditReport) -> list[Block]:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+    # A command begins as it is typed.
+    first = text[:1] if text.startswith("prefloop ") else text[:1].upper()
+    return first + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
