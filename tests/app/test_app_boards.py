@@ -488,6 +488,7 @@ def test_figures_are_drawn_under_the_policy_and_the_page_loads_again(browser, bo
     page.set_default_timeout(60_000)
     blocked = []
     page.on("console", lambda message: blocked.append(message.text) if message.type == "error" else None)
+    page.set_viewport_size({"width": 390, "height": 844})
     page.goto(boards_served.url + "/runs")
     page.get_by_role("link", name=name).click()
     page.locator(".js-plotly-plot .main-svg").nth(5).wait_for()
@@ -496,9 +497,6 @@ def test_figures_are_drawn_under_the_policy_and_the_page_loads_again(browser, bo
     assert plot.locator(".main-svg").first.evaluate("each => getComputedStyle(each).position") == "absolute"
     # One thing is blocked: the style sheet that plotly.js has for maps.
     assert len(blocked) <= 1 and all("inline style" in text for text in blocked)
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.reload()
-    page.locator(".js-plotly-plot .main-svg").nth(5).wait_for()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     monkeypatch.setattr("prefloop.app.run_routes.RELOAD_SECONDS", 1)
     page.reload(wait_until="commit")
