@@ -22,6 +22,7 @@ import math
 import os
 import platform
 import shlex
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -31,7 +32,7 @@ from typing import IO, Any
 from prefloop import __version__
 from prefloop.config import Section, config_hash, differing_keys, dump_yaml
 from prefloop.console import say
-from prefloop.types import InputError, RunResult
+from prefloop.types import EnvironmentStop, InputError, RunResult
 from prefloop.yaml_tree import read_yaml
 
 MADE_AGAIN = "run the command that made it again with this version of prefloop"
@@ -62,10 +63,18 @@ def fsync_directory(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file; waits for whoever holds it."""
+def locked(path: Path, *, patience_seconds: float = math.inf) -> Iterator[None]:
+    """Hold a lock file; waits for whoever holds it. Raises EnvironmentStop where that takes too long."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        end = time.monotonic() + patience_seconds
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if end == math.inf else fcntl.LOCK_NB))
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise EnvironmentStop(f"{path.parent} is in use by another command; try again") from None
+                time.sleep(0.02)
         yield
 
 

@@ -111,11 +111,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, rows: list[dict[str, Any]]) -> Iterator[Site]:
+def serving(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> Iterator[Site]:
     """The same app, on a port."""
     store = open_store(str(folder / "label.sqlite"))
     fill(store, folder / "rows.jsonl", rows)
-    config = LabelServeConfig(database=store.database, quotas=PLAIN, requests_per_minute=100_000)
+    config = LabelServeConfig(database=store.database, quotas=PLAIN, requests_per_minute=100_000, **settings)
     with store, listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
         url = f"http://127.0.0.1:{port}"

@@ -29,8 +29,15 @@ FORMS = {
     "/guidelines": ("text",),
     "/disagreements/settle": ("item_id", "answer", "kind", "note"),
     "/disagreements/reopen": ("number",),
+    "/gate/{sha256}": ("word", "why", "seen"),
+    "/ledger/rollback": ("why", "last_switch"),
 }
-KNOWN = {"role": ["annotator", "reviewer", "owner"], "answer": ["a clearly", "tie", "hack", "unsure"], "number": ["1"]}
+KNOWN = {
+    "role": ["annotator", "reviewer", "owner"],
+    "answer": ["a clearly", "tie", "hack", "unsure"],
+    "number": ["1"],
+    "word": ["approve", "hold"],
+}
 
 
 def schema_of(site):

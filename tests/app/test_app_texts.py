@@ -24,7 +24,7 @@ TABLE = {"table", "thead", "tbody", "tr", "th", "td"}
 HARMLESS = {*TABLE, "p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "span"}
 HARMLESS |= {"h2", "h3", "h4", "h5", "h6"}
 OURS = {"html", "head", "meta", "title", "link", "script", "body", "a", "header", "nav", "main", "section", "article"}
-OURS |= {"h1", "div", "b", "details", "summary", "caption"}
+OURS |= {"h1", "div", "b", "details", "summary", "caption", "figure", "figcaption"}
 OURS |= {"form", "label", "input", "select", "option", "textarea", "button"}
 
 

@@ -13,7 +13,7 @@ import pytest
 from prefloop.audits import store_audit, store_inside
 from prefloop.gate.decide import Evidence
 from prefloop.rundir import sha256_of
-from prefloop.types import AuditReport, Evaluation
+from prefloop.types import Approval, AuditReport, Evaluation
 
 PASSES = ("--limits.audit.required", "false")
 
@@ -166,6 +166,25 @@ def test_a_person_is_asked(models: list[Path], evidence: Callable[..., Path], pr
     assert held.code == 1 and held.answer["checks"][-1]["reason"] == "nobody has said yes"
     yes = prefloop(*asked, "--approved-by", "Ada", "--why", "read fifty answers")
     assert yes.code == 0 and yes.answer["checks"][-1]["observed"] == "Ada"
+
+
+def test_a_refusal_stands_until_who_refused_says_yes(
+    models: list[Path], evidence: Callable[..., Path], prefloop: Callable[..., Any], write: Callable[..., Path]
+) -> None:
+    one, two, _ = models
+    prefloop("model register", one, "--name", "helper")
+    prefloop("model promote", "helper:1", "--override", "--why", "first")
+    words = ("model gate", two, *PASSES, "--evidence", evidence(two, one))
+    assert prefloop(*words).code == 0
+    refusal = Approval(sha256_of(two), False, "Ada", "it flatters", "2026-06-01T00:00:00+00:00")
+    assert prefloop(*words, write(Path("no.jsonl"), refusal)).code == 1
+    # Leaving the file out is no way around it, nor is another's yes, nor one that she had said before.
+    older = write(Path("old.jsonl"), dataclasses.replace(refusal, approved=True, at="2026-05-01T00:00:00+00:00"))
+    for more in ((), ("--approved-by", "Eve"), (older,)):
+        held = prefloop(*words, *more)
+        assert held.code == 1 and held.answer["checks"][-1]["reason"] == "Ada said no: it flatters"
+    assert prefloop(*words, "--approved-by", "Ada", "--why", "read again").code == 0
+    assert prefloop(*words).code == 0
 
 
 def test_a_decision_need_not_be_recorded(models: list[Path], prefloop: Callable[..., Any]) -> None:

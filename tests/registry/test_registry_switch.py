@@ -249,7 +249,7 @@ def test_a_link_that_somebody_changed_is_made_again(bench: Any) -> None:
 def test_who_waited_while_another_promoted_is_refused(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     locked = store.locked
 
-    def overtaken(path: Path) -> Any:
+    def overtaken(path: Path, **patience: float) -> Any:
         monkeypatch.setattr(store, "locked", locked)
         bench.promote("helper:1")
         return locked(path)

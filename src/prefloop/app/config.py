@@ -30,6 +30,12 @@ class LabelServeConfig(DatabaseSection):
     """Tries to sign in, of everybody together, in a minute."""
     num_resamples: PositiveInt = 200
     """Bootstrap samples behind the intervals of the page of quality numbers."""
+    runs: tuple[str, ...] = ()
+    """Directories whose subdirectories are runs; none: runs are not shown."""
+    registry: str | None = None
+    """Directory of the registry; none: gate and ledger are not shown."""
+    audits: str | None = None
+    """Directory where the reports of audits are kept; none: they are not shown."""
 
     @field_validator("public_url")
     @classmethod

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from prefloop.app.form import form_of
-from prefloop.app.pages import page, static_files
+from prefloop.app.pages import etags, page, static_files
 from prefloop.app.station import person_in, station_of
 from prefloop.label.people import SESSION_SECONDS, end_session, note_event, redeem
 
@@ -65,9 +65,12 @@ def leave(request: Request) -> Response:
 
 
 @router.get("/static/{name}")
-def static(name: str) -> Response:
+def static(name: str, request: Request) -> Response:
     """A file of the app, by its name in a dict."""
     found = static_files().get(name)
     if found is None:
         raise HTTPException(404, "no such file")
-    return Response(found[0], media_type=found[1])
+    headers = {"ETag": etags()[name]}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(found[0], media_type=found[1], headers=headers)

@@ -9,7 +9,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
-from prefloop.app import disagreement_routes, enter_routes, label_routes, people_routes, quality_routes
+from prefloop.app import (
+    audit_routes,
+    disagreement_routes,
+    enter_routes,
+    gate_routes,
+    label_routes,
+    ledger_routes,
+    people_routes,
+    quality_routes,
+    run_routes,
+)
 from prefloop.app.access import SignedOut, admit
 from prefloop.app.config import LabelServeConfig
 from prefloop.app.fence import Fence
@@ -18,7 +28,12 @@ from prefloop.app.rate import Rate
 from prefloop.app.station import Station
 from prefloop.label.store import Store
 from prefloop.reward.guard import App, Guard
-from prefloop.types import EnvironmentStop, InputError
+from prefloop.types import EnvironmentStop, InputError, Refusal
+
+ROUTES = (
+    *(enter_routes, label_routes, people_routes, quality_routes, disagreement_routes),
+    *(run_routes, audit_routes, gate_routes, ledger_routes),
+)
 
 
 def make_app(store: Store, config: LabelServeConfig, *, url: str, port: int, hosts: frozenset[str]) -> App:
@@ -34,12 +49,13 @@ def make_app(store: Store, config: LabelServeConfig, *, url: str, port: int, hos
         requests=Rate(config.requests_per_minute),
         sign_ins=Rate(config.sign_ins_per_minute),
     )
-    for routes in (enter_routes, label_routes, people_routes, quality_routes, disagreement_routes):
+    for routes in ROUTES:
         api.include_router(routes.router)
     api.add_exception_handler(SignedOut, _signed_out)
     api.add_exception_handler(HTTPException, _refused)
     api.add_exception_handler(RequestValidationError, _malformed)
     api.add_exception_handler(InputError, _wrong)
+    api.add_exception_handler(Refusal, _forbidden)
     api.add_exception_handler(EnvironmentStop, _stopped)
     api.add_exception_handler(OSError, _stopped)
     guard = Guard(api, hosts=hosts, token=None, max_body_bytes=config.max_body_bytes)
@@ -83,6 +99,10 @@ def _malformed(request: Request, error: Exception) -> Response:
 
 def _wrong(request: Request, error: Exception) -> Response:
     return _told(request, 422, str(error).encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+def _forbidden(request: Request, error: Exception) -> Response:
+    return _told(request, 409, str(error).encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def _stopped(request: Request, error: Exception) -> Response:

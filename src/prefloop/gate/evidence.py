@@ -45,7 +45,7 @@ def _records(files: Sequence[str | Path]) -> Iterator[Record]:
             raise InputError("evidence is no Parquet", path=file, remedy="give .jsonl or .json")
         for row in stream_rows(file):
             try:
-                yield _record(row)
+                yield record_of(row)
             except InputError as error:
                 remedy = error.remedy or "an evaluation, an approval or the report of an audit, see docs/registry.md"
                 raise InputError(
@@ -53,7 +53,8 @@ def _records(files: Sequence[str | Path]) -> Iterator[Record]:
                 ) from None
 
 
-def _record(row: Row) -> Record:
+def record_of(row: Row) -> Record:
+    """What one object is. Raises InputError, with the field, where it is nothing of the kind."""
     values = row.values
     if "subject_sha256" in values:
         report = report_of(values, path=row.path)

@@ -6,24 +6,26 @@ import dataclasses
 import datetime
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prefloop.audits import newest_audit
 from prefloop.console import say
+from prefloop.data.rows import Row
 from prefloop.gate.config import ModelGateConfig
-from prefloop.gate.decide import Case, Evidence, decide
-from prefloop.gate.evidence import read_evidence
+from prefloop.gate.decide import Case, Evidence, decide, moment
+from prefloop.gate.evidence import read_evidence, record_of
 from prefloop.gate.text import as_table, as_values
+from prefloop.registry.ledger import Event
 from prefloop.registry.lineage import lineage_of
-from prefloop.registry.store import HEAD, LEDGER, Registry, opened
+from prefloop.registry.store import Registry, is_registry, opened
 from prefloop.rundir import resolve_model, sha256_of
 from prefloop.types import Approval, Evaluation, GateDecision, InputError, ModelVersion, Told
 
 
 @dataclasses.dataclass(frozen=True)
-class _Candidate:
+class Candidate:
     """Who is judged, by whatever name it was given."""
 
     label: str
@@ -40,11 +42,11 @@ def gate(config: ModelGateConfig) -> Told:
     root = Path(config.registry)
     # Before the lock: reading a large model takes its time.
     read = sha256_of(resolve_model(config.candidate, "candidate")) if Path(config.candidate).exists() else None
-    if not (root / HEAD).exists() and not (root / LEDGER).exists():
+    if not is_registry(root):
         if read is None:
             remedy = f"give a model directory or a finished run; there is no registry at {root}"
             raise InputError("no such model", path=config.candidate, field="candidate", remedy=remedy)
-        candidate = _Candidate(config.candidate, read, lineage_of(config.candidate).optimised_against)
+        candidate = Candidate(config.candidate, read, lineage_of(config.candidate).optimised_against)
         incumbent = None if config.incumbent is None else sha256_of(resolve_model(config.incumbent, "incumbent"))
         case = Case(candidate.sha256, _now(), incumbent, optimised_against=candidate.optimised_against)
         decision = decide(case, _with_more(given, candidate, config), config.limits)
@@ -55,28 +57,60 @@ def gate(config: ModelGateConfig) -> Told:
     with opened(root) as registry:
         registry.require_sound()
         candidate = _candidate(registry, config, read)
-        evidence = _with_more(given, candidate, config)
-        decision = decide(_case(registry, candidate), evidence, config.limits)
-        event = None
-        if config.record:
-            values = _recorded(decision, candidate, evidence, config)
-            event = registry.append("decided", values, who=config.who, why=config.why).number
+        files = {file: sha256_of(Path(file)) for file in config.evidence}
+        decision, event = decide_in(registry, candidate, given, config, files)
     return _told(decision, candidate, config, event)
 
 
-def _candidate(registry: Registry, config: ModelGateConfig, read: str | None) -> _Candidate:
+def decide_in(
+    registry: Registry, candidate: Candidate, given: Evidence, config: ModelGateConfig, files: Mapping[str, str]
+) -> tuple[GateDecision, int | None]:
+    """Decide, with what the registry knows, and record it where asked to; returns the event's number too.
+
+    `files`: path -> sha256 of the files that the evidence is from.
+    """
+    evidence = _with_more(given, candidate, config, registry.events)
+    decision = decide(_case(registry, candidate), evidence, config.limits)
+    if not config.record:
+        return decision, None
+    values = _recorded(decision, candidate, evidence, config, files)
+    return decision, registry.append("decided", values, who=config.who, why=config.why).number
+
+
+def refusals(events: Sequence[Event], sha256: str) -> list[Approval]:
+    """Of everybody whose newest recorded word about these weights is no, that word."""
+    newest: dict[str, Approval] = {}
+    for event in events:
+        for word in words_of(event) if event.kind == "decided" else ():
+            if word.candidate_sha256 == sha256 and (word.by not in newest or _is_newer(word, newest[word.by])):
+                newest[word.by] = word
+    return [word for word in newest.values() if not word.approved]
+
+
+def words_of(event: Event) -> list[Approval]:
+    """What people had said, as a decision in the ledger keeps it. Raises InputError for what cannot be read."""
+    rows = event.values.get("approvals", ())
+    records = [record_of(Row(f"event {event.number}", number, row)) for number, row in enumerate(rows, start=1)]
+    return [record for record in records if isinstance(record, Approval)]
+
+
+def _is_newer(word: Approval, other: Approval) -> bool:
+    return moment(word.at) >= moment(other.at)
+
+
+def _candidate(registry: Registry, config: ModelGateConfig, read: str | None) -> Candidate:
     """A registered version, also where a directory with its weights is given; else that directory."""
     if read is None:
         version: ModelVersion | None = registry.state.find(config.candidate, path=registry.root, field="candidate")
     else:
         version = registry.state.with_weights(read)
     if version is not None:
-        return _Candidate(version.label, version.weights_sha256, version.optimised_against)
+        return Candidate(version.label, version.weights_sha256, version.optimised_against)
     assert read is not None
-    return _Candidate(config.candidate, read, lineage_of(config.candidate).optimised_against)
+    return Candidate(config.candidate, read, lineage_of(config.candidate).optimised_against)
 
 
-def _case(registry: Registry, candidate: _Candidate) -> Case:
+def _case(registry: Registry, candidate: Candidate) -> Case:
     state = registry.state
     live, previous = state.live, state.previous
     is_live = live is not None and live.weights_sha256 == candidate.sha256
@@ -91,8 +125,11 @@ def _case(registry: Registry, candidate: _Candidate) -> Case:
     )
 
 
-def _with_more(given: Evidence, candidate: _Candidate, config: ModelGateConfig) -> Evidence:
-    """With the kept audits of what the candidate was optimised against, and with the approval by flag."""
+def _with_more(
+    given: Evidence, candidate: Candidate, config: ModelGateConfig, events: Sequence[Event] = ()
+) -> Evidence:
+    """With the kept audits of what the candidate was optimised against, the approval by flag, and earlier refusals: who
+    refused is the only one who can take that back, with a newer word."""
     audits = list(given.audits)
     if config.limits.audit.required:
         for path, sha256 in (candidate.optimised_against or {}).items():
@@ -103,11 +140,19 @@ def _with_more(given: Evidence, candidate: _Candidate, config: ModelGateConfig) 
     if config.approved_by is not None:
         at = _now().isoformat(timespec="seconds")
         approvals.append(Approval(candidate.sha256, True, config.approved_by, config.why, at))
+    said = [each for each in approvals if each.candidate_sha256 == candidate.sha256]
+    for refusal in refusals(events, candidate.sha256):
+        if not any(each.by == refusal.by and _is_newer(each, refusal) for each in said):
+            approvals.append(refusal)
     return Evidence(given.evaluations, audits, approvals)
 
 
 def _recorded(
-    decision: GateDecision, candidate: _Candidate, evidence: Evidence, config: ModelGateConfig
+    decision: GateDecision,
+    candidate: Candidate,
+    evidence: Evidence,
+    config: ModelGateConfig,
+    files: Mapping[str, str],
 ) -> dict[str, Any]:
     """What the ledger keeps: the decision, the evidence and the limits that it rests on."""
     audits = [
@@ -120,7 +165,7 @@ def _recorded(
         "evaluations": [_plain(each) for each in evidence.evaluations],
         "audits": audits,
         "approvals": [dataclasses.asdict(each) for each in evidence.approvals],
-        "files": {file: sha256_of(Path(file)) for file in config.evidence},
+        "files": dict(files),
         "limits": config.limits.model_dump(mode="json"),
     }
 
@@ -131,7 +176,7 @@ def _plain(evaluation: Evaluation) -> dict[str, Any]:
     return {**dataclasses.asdict(evaluation), "interval": ends}
 
 
-def _told(decision: GateDecision, candidate: _Candidate, config: ModelGateConfig, event: int | None) -> Told:
+def _told(decision: GateDecision, candidate: Candidate, config: ModelGateConfig, event: int | None) -> Told:
     flag = "" if config.registry == "registry" else f" --registry {shlex.quote(config.registry)}"
     following = {
         "promote": f"prefloop model promote {candidate.sha256[:12]}{flag}",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prefloop.registry.config import HistoryConfig, ListConfig, VerifyConfig
 from prefloop.registry.ledger import Event, Problem
+from prefloop.registry.state import State
 from prefloop.registry.store import Registry, opened
 from prefloop.registry.switch import link_target
 from prefloop.types import InputError, Told
@@ -18,7 +20,11 @@ def list_versions(config: ListConfig) -> dict[str, Any]:
     """Every version with its status and the newest decision about it. Raises Refusal where the ledger is broken."""
     with opened(Path(config.registry)) as registry:
         registry.require_sound()
-        state, events = registry.state, registry.events
+        return versions_of(registry.state, registry.events)
+
+
+def versions_of(state: State, events: Sequence[Event]) -> dict[str, Any]:
+    """What is live, what was before, and every version in the order of registration."""
     ever_live = frozenset(event.values["version"] for event in events if event.kind in ("promoted", "rolled_back"))
     versions = []
     for version in state.versions:
@@ -56,16 +62,16 @@ def history(config: HistoryConfig) -> dict[str, Any]:
                 f"there is no event {config.event}", path=root, field="event", remedy=f"1 to {len(events)}"
             )
         return {**dataclasses.asdict(found), "body": _body(found)}
-    # As text also where somebody has put something else there.
-    rows = [
-        {
-            "event": each.number,
-            **{"at": str(each.at), "who": str(each.who), "what": _what(each), "why": str(each.why)},
-            "hash": str(each.hash),
-        }
-        for each in events
-    ]
-    return {"events": rows}
+    return {"events": [line_of(each) for each in events]}
+
+
+def line_of(event: Event) -> dict[str, Any]:
+    """An event as a line of the history; text also where somebody has put something else there."""
+    return {
+        "event": event.number,
+        **{"at": str(event.at), "who": str(event.who), "what": _what(event), "why": str(event.why)},
+        "hash": str(event.hash),
+    }
 
 
 def _body(event: Event) -> Any:
@@ -101,7 +107,7 @@ def verify(config: VerifyConfig) -> Told:
     with opened(Path(config.registry)) as registry:
         problems = [*registry.problems(), *_weight_problems(registry)]
         if not problems:
-            problems = _link_problems(registry)
+            problems = link_problems(registry)
         if config.head is not None:
             problems += _head_problems(registry, config.head)
         last, live = registry.last, registry.state.live
@@ -124,7 +130,8 @@ def _weight_problems(registry: Registry) -> list[Problem]:
     return [Problem(None, f"{labels.get(sha256, sha256)}: {said}") for sha256, said in found.items() if said]
 
 
-def _link_problems(registry: Registry) -> list[Problem]:
+def link_problems(registry: Registry) -> list[Problem]:
+    """Where the link names something else than what is live."""
     live, target = registry.state.live, link_target(registry.root)
     wanted = None if live is None else f"versions/{live.weights_sha256}"
     if target == wanted:

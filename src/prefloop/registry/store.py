@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -146,18 +147,24 @@ class Registry:
         return read_json(path) if path.exists() else None
 
 
+def is_registry(root: Path) -> bool:
+    """Whether there is one in this directory, whole or damaged."""
+    return (root / HEAD).exists() or (root / LEDGER).exists()
+
+
 @contextlib.contextmanager
-def opened(root: Path, *, create: bool = False) -> Iterator[Registry]:
+def opened(root: Path, *, create: bool = False, patience_seconds: float = math.inf) -> Iterator[Registry]:
     """The registry in a directory, locked.
 
-    Raises InputError where there is none (unless it may be made), or its ledger is gone, damaged or of a newer version.
+    Raises InputError where there is none (unless it may be made), or its ledger is gone, damaged or of a newer version,
+    and EnvironmentStop where another command holds it longer than the patience.
     """
     if create:
         root.mkdir(parents=True, exist_ok=True)
-    elif not (root / HEAD).exists() and not (root / LEDGER).exists():
+    elif not is_registry(root):
         remedy = "`prefloop model register` makes one; --registry names another"
         raise InputError("there is no registry here", path=root, remedy=remedy)
-    with locked(root / "lock"):
+    with locked(root / "lock", patience_seconds=patience_seconds):
         if not (root / LEDGER).exists() and ((root / HEAD).exists() or not create):
             remedy = "restore it from a backup; the weights under versions/ are untouched"
             raise InputError("is gone", path=root / LEDGER, remedy=remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import time
@@ -53,15 +54,21 @@ def promote(config: PromoteConfig) -> dict[str, Any]:
         return _answer(registry, config.registry, started)
 
 
-def rollback(config: RollbackConfig) -> dict[str, Any]:
+def rollback(
+    config: RollbackConfig, *, last_switch: int | None = None, patience_seconds: float = math.inf
+) -> dict[str, Any]:
     """Make what was live before live again.
 
-    Raises InputError where nothing was; else as `promote`. A rollback that was killed is finished, not done twice.
+    Raises InputError where nothing was, EnvironmentStop where another command holds the registry longer than the
+    patience; else as `promote`. A rollback that was killed is finished, not done twice. `last_switch`: the event that
+    made live what is to be rolled back, for who looked at it before; another one since is refused.
     """
     root, started = Path(config.registry), time.perf_counter()
     seen = link_target(root)
-    with opened(root) as registry:
+    with opened(root, patience_seconds=patience_seconds) as registry:
         registry.require_sound()
+        if last_switch is not None and last_switch != registry.state.last_switch:
+            raise _changed(registry)
         if registry.finished is not None and registry.finished.kind == "rolled_back":
             return _answer(registry, config.registry, started)
         _require_unchanged(registry, seen)
@@ -90,8 +97,12 @@ def _target(version: ModelVersion) -> str:
 def _require_unchanged(registry: Registry, seen: str | None) -> None:
     """Who waits for the lock decided on what was live before the wait."""
     if link_target(registry.root) != seen:
-        live = registry.state.live
-        raise Refusal(f"what is live changed meanwhile: {live.label if live else 'nothing'} is live now; look again")
+        raise _changed(registry)
+
+
+def _changed(registry: Registry) -> Refusal:
+    live = registry.state.live
+    return Refusal(f"what is live changed meanwhile: {live.label if live else 'nothing'} is live now; look again")
 
 
 def _require_weights(registry: Registry, version: ModelVersion) -> None:

@@ -46,7 +46,13 @@ SEVERITIES: Mapping[Severity, str] = {"ok": "fine", "warn": "warns", "block": "b
 
 def render_audit(report: AuditReport, *, worst: Sequence[Finding], next_command: str) -> str:
     """The page as one string. `worst` are the findings shown on top, with all their examples."""
-    sections = [
+    sections = audit_sections(report, worst=worst, next_command=next_command)
+    return render_page(sections, title=f"Audit of {report.subject}", subtitle=f"{report.verdict}, {report.at}")
+
+
+def audit_sections(report: AuditReport, *, worst: Sequence[Finding], next_command: str = "") -> list[PageSection]:
+    """What stands on the page of an audit. The next command is left out where none is given."""
+    return [
         PageSection("Verdict", "verdict", _verdict(report, worst, next_command)),
         *(
             PageSection(f"{place}. {plain(finding.name)}", f"worst-{place}", _worst(finding))
@@ -56,7 +62,6 @@ def render_audit(report: AuditReport, *, worst: Sequence[Finding], next_command:
         PageSection("Every finding", "findings", [_table(report), *_other_examples(report, worst)]),
         PageSection("How to read this", "reading", _reading(report)),
     ]
-    return render_page(sections, title=f"Audit of {report.subject}", subtitle=f"{report.verdict}, {report.at}")
 
 
 def _verdict(report: AuditReport, worst: Sequence[Finding], next_command: str) -> list[Block]:
@@ -67,7 +72,7 @@ def _verdict(report: AuditReport, worst: Sequence[Finding], next_command: str) -
     blocks: list[Block] = [Prose("", lead=VERDICTS[report.verdict])]
     if named:
         blocks += [Prose("The worst findings:"), Points(named, numbered=True)]
-    return [*blocks, Prose(NEXT[report.verdict]), Verbatim(next_command)]
+    return [*blocks, Prose(NEXT[report.verdict]), Verbatim(next_command)] if next_command else blocks
 
 
 def _worst(finding: Finding) -> list[Block]:
@@ -194,4 +199,6 @@ def _reading(report: AuditReport) -> list[Block]:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+    # A command begins as it is typed.
+    first = text[:1] if text.startswith("prefloop ") else text[:1].upper()
+    return first + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from prefloop.report.figures import PALETTE, Line, Moment, curves
 from prefloop.report.page import Plot
 from prefloop.report.records import read_lines
 from prefloop.report.wording import plain
+from prefloop.rundir import METRICS
 
 MAX_POINTS = 400
 """More steps than this are averaged in blocks: a page of a long run stays small."""
@@ -68,11 +70,14 @@ Metrics = Mapping[str, Series]
 
 def read_metrics(run_dir: Path) -> dict[str, Series]:
     """Every numeric metric of a run by key, in the order of first appearance; empty if it logged none."""
-    path = run_dir / "metrics.jsonl"
-    if not path.exists():
-        return {}
+    path = run_dir / METRICS
+    return series_of(read_lines(path)) if path.exists() else {}
+
+
+def series_of(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[str, Series]:
+    """The same of (line number, object of that line)."""
     series: dict[str, Series] = {}
-    for number, row in read_lines(path):
+    for number, row in rows:
         step = row.get("step", number)
         for key, value in row.items():
             if key != "step" and isinstance(value, int | float) and not isinstance(value, bool):

@@ -145,6 +145,7 @@ def render_page(sections: Sequence[PageSection], *, title: str, subtitle: str = 
     anchors = [section.anchor for section in sections]
     assert len(set(anchors)) == len(anchors), anchors
     plotly, script = plotly_js(), (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    style = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "blocks.css"))
     return (
         _environment()
         .get_template("page.html")
@@ -152,7 +153,7 @@ def render_page(sections: Sequence[PageSection], *, title: str, subtitle: str = 
             title=title,
             subtitle=subtitle,
             sections=sections,
-            style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+            style=Markup(style),
             plotly=Markup(plotly),
             script=Markup(script),
             script_hashes=[_content_hash(plotly), _content_hash(script)],

@@ -9,12 +9,14 @@ from typing import Any
 from prefloop.report import figures
 from prefloop.report.figures import COLORS, PALETTE, Drift, Line, Mark, Moment
 from prefloop.report.metrics import (
+    METRIC_NAMES,
     Metrics,
     group_of,
     grouped_keys,
     heading_of,
     metric_plot,
     read_metrics,
+    thinned,
 )
 from prefloop.report.monitor import ACTIONS
 from prefloop.report.page import Block, Fold, PageSection, Plot, Plots, Prose, Table, render_page
@@ -30,8 +32,8 @@ from prefloop.report.run import (
 )
 from prefloop.report.suspicious import StoredAlarm, suspicious_rollouts
 from prefloop.report.wording import compact, count, number, plain
+from prefloop.rundir import ALARMS
 
-ALARMS = "alarms.jsonl"
 FIRST = ("score/mean", "held_out/score", "kl/full", "policy/entropy", "response/length", "score/spread")
 """Metrics that are shown large."""
 SHOWN_BEFORE = ("monitor/num_alarms", "monitor/score", "monitor/kl")
@@ -40,6 +42,8 @@ HELD_OUT = ("held_out/score", "eval/score")
 KL_AXIS = "KL from the reference, nats (square-root scale)"
 ALARM_COLORS = {"stop": COLORS["hacked"], "rewind": COLORS["hacked"]}
 REVIEW_COLOR = COLORS["hacked_peak"]
+FAR = 4
+"""Times the KL that was reached: a budget beyond that is not drawn."""
 
 
 class StoredCheck(Record):
@@ -72,15 +76,12 @@ def render_policy(run_dir: Path, decision: Mapping[str, Any] | None = None, plac
     decided = None if decision is None else parse(dict(decision), StoredDecision, Path(place))
     suspicious = suspicious_rollouts(run_dir / ROLLOUTS, alarms) if (run_dir / ROLLOUTS).exists() else []
     sections = [
-        PageSection("Alarms", "alarms", _alarms(alarms, metrics)),
-        PageSection("Score against KL", "drift", _drift(result, metrics, alarms)),
-        PageSection("Score, KL, length", "score", _first(metrics, alarms)),
-        PageSection("Signals of the monitor", "signals", _signals(metrics, alarms)),
+        *course(result, metrics, alarms),
         PageSection("The gate", "gate", [] if decided is None else _gate(decided, place)),
         PageSection("Suspicious responses", "suspicious", suspicious),
         PageSection("Random responses", "responses", random_rollouts(run_dir / ROLLOUTS)),
         PageSection("Result", "result", result_blocks(result, run_dir / "result.json")),
-        PageSection("Further curves", "curves", _others(metrics)),
+        PageSection("Further curves", "curves", further_curves(metrics)),
         PageSection("Inputs", "inputs", input_blocks(run_dir)),
         PageSection("Where time went", "time", time_blocks(metrics)),
         PageSection("Configuration", "configuration", configuration(run_dir)),
@@ -88,11 +89,22 @@ def render_policy(run_dir: Path, decision: Mapping[str, Any] | None = None, plac
     return render_page(
         [section for section in sections if section.blocks],
         title=f"prefloop {result.command}",
-        subtitle=f"Run {run_dir.resolve().name} · ended: {_ended(result.stopped)}",
+        subtitle=f"Run {run_dir.resolve().name} · ended: {ended(result.stopped)}",
     )
 
 
-def _ended(stopped: str) -> str:
+def course(result: StoredResult, metrics: Metrics, alarms: Sequence[StoredAlarm]) -> list[PageSection]:
+    """How a policy run went, or goes so far: alarms, what was paid and what else was measured."""
+    return [
+        PageSection("Alarms", "alarms", _alarms(alarms, metrics)),
+        PageSection("Score against KL", "drift", _drift(result, metrics, alarms)),
+        PageSection("Score, KL, length", "score", _first(metrics, alarms)),
+        PageSection("Signals of the monitor", "signals", _signals(metrics, alarms)),
+    ]
+
+
+def ended(stopped: str) -> str:
+    """Why a run ended, in words."""
     return {"monitor": "stopped by an alarm", "kl_budget": "KL budget", "done": "all steps done"}.get(
         stopped, plain(stopped)
     )
@@ -123,9 +135,24 @@ def _moments(alarms: Sequence[StoredAlarm]) -> list[Moment]:
 
 def _first(metrics: Metrics, alarms: Sequence[StoredAlarm]) -> list[Block]:
     keys, moments = [key for key in FIRST if key in metrics], _moments(alarms)
-    plots = [metric_plot(key, {"run": metrics}, {"run": PALETTE[0]}, moments) for key in keys]
+    plots = [
+        _kl_plot(metrics, moments)
+        if key == "kl/full"
+        else metric_plot(key, {"run": metrics}, {"run": PALETTE[0]}, moments)
+        for key in keys
+    ]
     told = "Dashed lines are alarms: yellow asks to read responses, red to stop." if moments else ""
     return [*([Prose(told)] if told and plots else []), *([Plots(plots)] if plots else [])]
+
+
+def _kl_plot(metrics: Metrics, moments: Sequence[Moment]) -> Plot:
+    """The KL below its budget; of one that is far away only the number, or the curve would be a flat line."""
+    budget, (steps, values) = _budget(metrics), thinned(metrics["kl/full"])
+    lines = [Line("KL", steps, values, PALETTE[0])]
+    if budget is not None and budget <= FAR * max(values):
+        lines.append(Line(f"budget {budget:g}", [steps[0], steps[-1]], [budget, budget], COLORS["limit"]))
+    caption = "no budget" if budget is None else f"budget {budget:g}"
+    return Plot(figures.curves(lines, moments=moments), METRIC_NAMES["kl/full"], f"kl/full, {caption}")
 
 
 def _signals(metrics: Metrics, alarms: Sequence[StoredAlarm]) -> list[Block]:
@@ -159,14 +186,18 @@ def _drift(result: StoredResult, metrics: Metrics, alarms: Sequence[StoredAlarm]
     kl = dict(zip(metrics["kl/full"].steps, metrics["kl/full"].values, strict=True))
 
     def over_kl(name: str, title: str, color: str) -> Line:
-        points = [(kl[step], value) for step, value in zip(metrics[name].steps, metrics[name].values, strict=True)]
+        # What is not finite is null in the file, so a step may have the one and not the other.
+        both = zip(metrics[name].steps, metrics[name].values, strict=True)
+        points = [(kl[step], value) for step, value in both if step in kl]
         return Line(title, [x for x, _ in points], [y for _, y in points], color)
 
     proxy = over_kl("score/mean", "score that is optimised", COLORS["proxy"])
     held_out = over_kl(key, "held-out score", COLORS["true_utility"])
+    if not proxy.x or not held_out.x:
+        return []
     values = [*proxy.y, *held_out.y]
     budget, reached = _budget(metrics), max(kl.values())
-    if budget is not None and budget > 4 * reached:
+    if budget is not None and budget > FAR * reached:
         # Twice as far to the right as anything that was measured, on this scale.
         budget = None
     limits = Drift(max(reached, budget or 0.0), min(values), max(values), KL_AXIS)
@@ -195,7 +226,7 @@ def _marks(
     held_out = dict(zip(metrics[key].steps, metrics[key].values, strict=True))
     marks = []
     name = Path(result.outputs.get("model", "")).parent.name
-    if name.startswith("step-") and name.removeprefix("step-").isdigit():
+    if name.startswith("step-") and name.removeprefix("step-").isdecimal():
         # The policy after n updates writes the responses of step n + 1; the held-out evaluation comes after the update.
         step = int(name.removeprefix("step-"))
         at = float(step + 1 if key == "held_out/score" else step)
@@ -211,7 +242,7 @@ def _marks(
 
 def _gate(decided: StoredDecision, place: str) -> list[Block]:
     rows = [
-        ["yes" if each.passed else "no", each.name, _observed(each.observed), each.required, each.reason]
+        ["yes" if each.passed else "no", each.name, observed_text(each.observed), each.required, each.reason]
         for each in sorted(decided.checks, key=lambda check: check.passed)
     ]
     passed = sum(each.passed for each in decided.checks)
@@ -222,11 +253,13 @@ def _gate(decided: StoredDecision, place: str) -> list[Block]:
     ]
 
 
-def _observed(value: float | str | None) -> str:
+def observed_text(value: float | str | None) -> str:
+    """What a check has seen."""
     return "none" if value is None else value if isinstance(value, str) else compact(value)
 
 
-def _others(metrics: Metrics) -> list[Block]:
+def further_curves(metrics: Metrics) -> list[Block]:
+    """All metrics that `course` does not show, folded away."""
     blocks: list[Block] = []
     for group, keys in grouped_keys(metrics).items():
         left = [key for key in keys if key not in FIRST]

@@ -96,7 +96,7 @@ def render_run(run_dir: Path) -> str:
     sections = [
         PageSection("Result", "result", result_blocks(result, run_dir / "result.json")),
         PageSection("Inputs", "inputs", input_blocks(run_dir)),
-        PageSection("Training curves", "curves", _curves(command, metrics)),
+        PageSection("Training curves", "curves", curve_blocks(command, metrics)),
         PageSection("Responses", "responses", random_rollouts(run_dir / ROLLOUTS)),
         PageSection("Where time went", "time", time_blocks(metrics)),
         PageSection("Configuration", "configuration", configuration(run_dir)),
@@ -151,7 +151,8 @@ def input_blocks(run_dir: Path) -> list[Block]:
     return [*blocks, Prose(made_with, "Made with"), Prose(str(record.seed), "Seed")]
 
 
-def _curves(command: str, metrics: Metrics) -> list[Block]:
+def curve_blocks(command: str, metrics: Metrics) -> list[Block]:
+    """Every metric, by group."""
     colors = {command: figures.PALETTE[0]}
     blocks: list[Block] = []
     for group, keys in grouped_keys(metrics).items():
