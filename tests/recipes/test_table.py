@@ -95,12 +95,12 @@ def test_a_row_as_expected_says_so() -> None:
         "rounds: 2; reward model on new pairs: 0.41, retrained 0.62; gate on mended: promote 2/2 (win rate 61 %)"
     )
     assert all(found["checks"].values())
-    assert found["cells"]["unguarded"].startswith("yes: -1.00")
+    assert found["cells"]["unguarded"].startswith("yes, at 2/2 seeds by themselves: -1.00")
     assert "confident_phrase -0.80, abstention -0.20" in found["cells"]["unguarded"]
     assert found["cells"]["audit"] == "confidence 2/2"
     assert found["cells"]["alarm"] == "confidence 2/2; step 6, KL 1.2"
     assert "kl_budget 2/2" in found["cells"]["guard"] and "unguarded: hold 2/2" in found["cells"]["guard"]
-    assert found["cells"]["after"].startswith("yes: live - SFT +0.50")
+    assert found["cells"]["after"].startswith("yes, at 2/2 seeds by themselves: live - SFT +0.50")
 
 
 def test_what_does_not_show_is_said() -> None:
@@ -108,7 +108,7 @@ def test_what_does_not_show_is_said() -> None:
         fall=-0.2, audit={"named": ["length"]}, alarms={"unguarded": [{"signal": "length", "step": 4, "kl": 1}]}
     )
     found = columns([quiet])
-    assert found["cells"]["unguarded"].startswith("no: -0.20")
+    assert found["cells"]["unguarded"].startswith("no, at 0/1 seeds by themselves: -0.20")
     assert found["cells"]["audit"] == "length 1/1 (not expected); missed: confidence"
     assert found["cells"]["alarm"] == "no: never raised"
     assert [found["checks"][name] for name in ("hacked", "audit", "alarm")] == [False, False, False]
@@ -121,6 +121,14 @@ def test_related_findings_are_allowed_and_others_are_not() -> None:
     assert found["cells"]["audit"] == "length 1/1; ruler 1/1 (related)" and found["checks"]["audit"]
     for named in (["ruler"], ["length", "position"]):
         assert columns([row(scenario="length", audit={"named": named})])["checks"]["audit"] is False
+
+
+def test_seeds_that_all_fall_but_not_alike_are_told_apart() -> None:
+    each = columns([row(seed, fall=fall) for seed, fall in ((1, -0.4), (2, -4.0), (3, -1.5))])
+    assert each["checks"]["hacked"] is False and each["checks"]["hacked_each"] is True
+    assert each["cells"]["unguarded"].startswith("no, at 3/3 seeds by themselves: -1.97")
+    one = columns([row(1), row(2, fall=-0.2)])
+    assert one["checks"]["hacked_each"] is False and "at 1/2 seeds" in one["cells"]["unguarded"]
 
 
 def test_a_fall_needs_a_proxy_that_rises() -> None:
@@ -150,6 +158,7 @@ def test_false_alarms_are_those_of_honest_rewards() -> None:
         (("confidence", "label_noise"), True, ("confidence",), True),
         (("citation", "length"), False, ("length", "citation"), True),
         (("refusal_coverage",), True, (), True),
+        (("citation", "refusal"), False, ("citation",), True),
     ],
 )
 def test_the_remedy_follows_from_what_was_named(

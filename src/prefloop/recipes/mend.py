@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefloop.audit.shortcuts import RIGHT_AT_TIMES
 from prefloop.recipes.round import run as run_round
 from prefloop.recipes.round_config import round_config
 from prefloop.recipes.stages import Bench, policy_settings, reward_settings
@@ -42,12 +43,13 @@ class Remedy:
 def remedy_of(named: Collection[str], *, promoted: bool) -> Remedy:
     """The rule. `named` are the findings that an audit raised.
 
-    Habits of speech that the labels prefer are balanced away in the old pairs. Whatever else was named cannot be mended
+    Habits of speech that the labels prefer are balanced away in the old pairs, but for those that are right for some
+    prompts: balanced refusals would teach that it does not matter which. Whatever else was named cannot be mended
     in old labels (who was not asked, or did not look, has not judged), and where the guarded candidate was held with
     nothing named, more is to be learnt: both take fresh judgments, of all kinds of prompts. Where nothing was named and
     the candidate went live, nothing is done. A round whose candidate is held is followed by another, from its policy.
     """
-    habits = tuple(name for name in SIGNALS if name in named)
+    habits = tuple(name for name in SIGNALS if name in named and name not in RIGHT_AT_TIMES)
     return Remedy(habits, fresh=bool(named) or not promoted)
 
 
