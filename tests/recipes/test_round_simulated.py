@@ -41,12 +41,12 @@ def played(
     prefloop: Callable[..., Any], data: Path, sft_run: Any, reward_run: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Played:
     root = tmp_path_factory.mktemp("simulated")
-    prompts = make_prompts(World.build(0), split="train", count=40, seed=0)
+    prompts = make_prompts(World.build(0), split="train", count=400, seed=0)
     write_rows(root / "prompts.jsonl", [{"prompt": each.messages[-1].content} for each in prompts])
     words = (
         *("round run", "--policy", sft_run.run, "--incumbent", sft_run.run, "--reward", reward_run.run),
         *("--pairs", data / "pairs.jsonl", "--prompts", "prompts.jsonl", "--simulate", "honest", "--out", "round"),
-        *("--algorithm", "rloo", "--num-comparisons", 80, "--max-new-tokens", 8, "--held-out-fraction", 0.4),
+        *("--algorithm", "rloo", "--num-comparisons", 800, "--max-new-tokens", 8, "--held-out-fraction", 0.8),
         *("--num-resamples", 100, "--tune.num-steps", 1, "--tune.prompts-per-step", 4, "--tune.max-new-tokens", 8),
     )
     with pytest.MonkeyPatch.context() as patch:

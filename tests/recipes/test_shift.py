@@ -66,8 +66,10 @@ def test_the_text_has_the_numbers_of_the_answer_and_no_interval_where_none_is_kn
             "retrained": shift["new"],
             "gain": {"difference": 0.125, "interval": [0.0, 0.25]},
         },
+        "audit_reward": {"verdict": "warn", "raised": [{"severity": "warn", "name": "length", "message": "a [b]"}]},
         "policy": {"stopped": "done", "alarms": []},
     }
     text = as_tables({"run": "runs/r", "seconds": dict.fromkeys(stages, 1.0), **stages, "next": ["do [this]"]})
     assert "new less old: -0.200\n" in text and "retrained less in use: +0.125 (+0.000 to +0.250)" in text
+    assert "the audit of the retrained model: warn\nwarn: length: a [b]\n" in text
     assert "next: do [this]" in text and "nan" not in text and "inf" not in text
