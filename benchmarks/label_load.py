@@ -1,6 +1,6 @@
 """`python -m benchmarks.label_load`: how many votes a second does the labelling app store, and how long does one wait?
 
-`prefloop label serve` runs in a process of its own over a fresh database; each simulated annotator is a thread with one
+`prefloop label serve` runs in a process of its own over a fresh database; each simulated annotator is a thread with a
 connection, who asks for a task, waits `--think` seconds, votes, and asks for the next. Without thinking the figure is
 what the server can do at most; with it, how long people wait. Server and annotators share the machine's cores.
 """
@@ -53,7 +53,10 @@ class Annotator(threading.Thread):
                 task = self._ask("/task", {})["task"]
                 if task is None:
                     return
-                time.sleep(self.think)
+                if self.think:
+                    time.sleep(self.think)
+                    # The server drops what is silent for seconds; the next request opens another, as a browser does.
+                    self.connection.close()
                 sent = {"submission_id": str(uuid.uuid4()), "assignment_id": task["assignment_id"]}
                 self._ask("/vote", {**sent, "choice": "left", "strength": "slightly", "seconds": 10.0})
                 self.num_saved += 1
