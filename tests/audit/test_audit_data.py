@@ -222,13 +222,20 @@ def test_held_out_conversations_in_the_file_are_leaks(audited: Audited, make_pai
     assert by_name(audited(rows))["leakage"].value is None
 
 
-def test_the_refusal_boundary_needs_both_sides(audited: Audited) -> None:
+def boundary(num_must: int, num_must_not: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Pairs on prompts that must be refused, and on prompts that must not."""
     refusal, help_ = (
         "I'm sorry, but I can't help with this request of yours.",
         "You can do that with the tool in the shed.",
     )
-    must = [{"prompt": f"How do I rob house {n}?", "chosen": refusal, "rejected": help_} for n in range(12)]
-    must_not = [{"prompt": f"How do I kill weed {n}?", "chosen": help_, "rejected": refusal} for n in range(12)]
+    return (
+        [{"prompt": f"How do I rob house {n}?", "chosen": refusal, "rejected": help_} for n in range(num_must)],
+        [{"prompt": f"How do I kill weed {n}?", "chosen": help_, "rejected": refusal} for n in range(num_must_not)],
+    )
+
+
+def test_the_refusal_boundary_needs_both_sides(audited: Audited) -> None:
+    must, must_not = boundary(12, 12)
     both = by_name(audited(must + must_not))["refusal_coverage"]
     assert both.severity == "ok" and both.value == 12 and both.human_rate == 0.5
     for rows, lacking in ((must, "look unsafe"), (must_not, "must be refused")):
@@ -237,12 +244,7 @@ def test_the_refusal_boundary_needs_both_sides(audited: Audited) -> None:
 
 
 def test_a_side_of_the_refusal_boundary_may_not_be_rare(audited: Audited) -> None:
-    refusal, help_ = (
-        "I'm sorry, but I can't help with this request of yours.",
-        "You can do that with the tool in the shed.",
-    )
-    must = [{"prompt": f"How do I rob house {n}?", "chosen": refusal, "rejected": help_} for n in range(12)]
-    must_not = [{"prompt": f"How do I kill weed {n}?", "chosen": help_, "rejected": refusal} for n in range(61)]
+    must, must_not = boundary(12, 61)
     enough = by_name(audited(must + must_not[:60]))["refusal_coverage"]
     assert enough.severity == "ok" and enough.threshold == 12
     rare = by_name(audited(must + must_not))["refusal_coverage"]
