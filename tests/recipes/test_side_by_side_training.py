@@ -23,12 +23,11 @@ def train(data, out):
 """In a module of its own: only the workers load what training needs."""
 
 PROGRAM = """
-import signal, sys
+import sys
 from prefloop.recipes.workers import Workers
 from training_jobs import train
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     data, *outs = sys.argv[1:]
     try:
         with Workers() as workers:

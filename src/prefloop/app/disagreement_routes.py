@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast, get_args
+from typing import Any, cast, get_args
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from prefloop.app.form import form_of
-from prefloop.app.label_routes import HACK_KINDS, LARGEST_ID
+from prefloop.app.form import Form, number_of
+from prefloop.app.label_routes import HACK_KINDS
 from prefloop.app.pages import page
 from prefloop.app.people_routes import names_of
 from prefloop.app.station import person_in, station_of
@@ -17,10 +17,8 @@ from prefloop.label.adjudicate import disagreements
 from prefloop.label.records import Adjudication, Item, ItemKind, Strength
 from prefloop.label.settle import adjudications_of, reopen, settle, voted_on
 from prefloop.label.votes import items_of, votes_of
-from prefloop.types import InputError
 
 router = APIRouter()
-Form = Annotated[dict[str, str], Depends(form_of)]
 
 SHOWN = 50
 """Disagreements, and settled items, on their page."""
@@ -83,10 +81,10 @@ def settle_item(request: Request, form: Form) -> Response:
 def reopen_item(request: Request, form: Form) -> Response:
     """Take an adjudication back; its item is in the queue again."""
     station, person = station_of(request), person_in(request)
-    number = form.get("number", "")
-    if not (number.isascii() and number.isdigit() and len(number) < 20 and int(number) <= LARGEST_ID):
-        raise InputError("is no number", field="number", remedy="load the page again")
-    reopen(station.store, person.annotator_id, int(number))
+    number = number_of(form, "number")
+    if number is None:
+        raise HTTPException(422, "number: send the form of the page")
+    reopen(station.store, person.annotator_id, number)
     return RedirectResponse("/disagreements", status_code=303)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 from urllib.parse import parse_qsl
 
-from fastapi import HTTPException, Request
+from fastapi import Depends, HTTPException, Request
 
 MAX_FIELDS = 10
 
@@ -24,3 +25,15 @@ async def form_of(request: Request) -> dict[str, str]:
     if any("\0" in name + value for name, value in fields.items()):
         raise HTTPException(422, "a field holds a NUL byte")
     return fields
+
+
+Form = Annotated[dict[str, str], Depends(form_of)]
+"""What a route that takes a form is given."""
+
+
+def number_of(form: dict[str, str], field: str) -> int | None:
+    """A number that the page put into its form; None where it is empty. Raises HTTPException 422 for anything else."""
+    text = form.get(field, "")
+    if text and not (text.isascii() and text.isdecimal() and len(text) < 16):
+        raise HTTPException(422, f"{field}: send the form of the page")
+    return int(text) if text else None

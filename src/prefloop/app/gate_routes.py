@@ -9,7 +9,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import Field
 
 from prefloop.app.boards import BOARDS, MAX_REASON, PATIENCE_SECONDS, is_offered
-from prefloop.app.ledger_routes import Form, Look, look_at, number_of, reason_of, registry_of
+from prefloop.app.form import Form, number_of
+from prefloop.app.ledger_routes import Look, look_at, reason_of, registry_of
 from prefloop.app.pages import page
 from prefloop.app.station import person_in, station_of
 from prefloop.gate.config import ModelGateConfig

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from prefloop.app.boards import BOARDS, MAX_REASON, PATIENCE_SECONDS, is_offered
-from prefloop.app.form import form_of
+from prefloop.app.form import Form, number_of
 from prefloop.app.pages import page
 from prefloop.app.station import person_in, station_of
 from prefloop.label.people import note_event
@@ -22,7 +22,6 @@ from prefloop.registry.store import opened
 from prefloop.registry.switch import rollback
 
 router = APIRouter()
-Form = Annotated[dict[str, str], Depends(form_of)]
 
 SHOWN = 500
 """Newest events on the page."""
@@ -100,11 +99,3 @@ def roll_back(request: Request, form: Form) -> Response:
     about = f"{done['live']} is live again: {reason}"
     note_event(station_of(request).store, who=person.annotator_id, what="rolled back", about=about)
     return RedirectResponse("/ledger", status_code=303)
-
-
-def number_of(form: dict[str, str], field: str) -> int | None:
-    """A number that the page put into its form; None where it is empty. Raises HTTPException 422 for anything else."""
-    text = form.get(field, "")
-    if text and not (text.isascii() and text.isdecimal() and len(text) < 16):
-        raise HTTPException(422, f"{field}: send the form of the page")
-    return int(text) if text else None

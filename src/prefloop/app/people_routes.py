@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import select
 
-from prefloop.app.form import form_of
+from prefloop.app.form import Form
 from prefloop.app.pages import page
 from prefloop.app.station import person_in, station_of
 from prefloop.label import tables
@@ -21,7 +21,6 @@ from prefloop.label.votes import votes_of
 from prefloop.types import InputError
 
 router = APIRouter()
-Form = Annotated[dict[str, str], Depends(form_of)]
 
 SHOWN_EVENTS = 500
 """Newest lines of the log on its page."""
