@@ -7,7 +7,8 @@ the same folds, counts for nothing: the file has that shortcut already. What is 
 `benchmarks/plantings.py`.
 
 The reward model is linear in words and pairs of words (Bradley-Terry, half a second on one core): it reads no prompt.
-With `--trunk` it is a transformer that `train reward` makes from that policy.
+With `--trunk` it is a transformer that `train reward` makes from that policy; `python -m benchmarks.trunk` makes a
+small one that has read some English.
 """
 
 from __future__ import annotations
@@ -131,13 +132,14 @@ def judge_of(model: WordModel) -> Judge:
 
 
 def trained(pairs: Sequence[PreferencePair], trunk: Path, *, seed: int) -> Judge:
-    """prefloop's own reward model: one epoch over the pairs, from the weights of a policy, as the sandbox trains it."""
+    """prefloop's own reward model: three epochs over the pairs, from the weights of a policy."""
     with tempfile.TemporaryDirectory() as scratch:
         file, run = Path(scratch) / "pairs.jsonl", Path(scratch) / "run"
         write_records(file, list(pairs))
         learn, config = configured(
             *("train", "reward", "--model", str(trunk), "--data", str(file), "--out", str(run), "--seed", str(seed)),
-            *("--batch-size", "32", "--eval-fraction", "0", "--optimizer.lr", "1e-3"),
+            *("--batch-size", "32", "--eval-fraction", "0", "--optimizer.lr", "1e-3", "--num-epochs", "3"),
+            *("--skip-bad",),
         )
         learn(config, look_up_audits=False)
         return audit_reward.judge_of(load_scorer(str(run), device=default_device(), token_budget=config.token_budget))

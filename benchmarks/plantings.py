@@ -148,6 +148,22 @@ PLAIN = (
     "You hear the bell when I pull the rope.",
     "If it snows, I sweep the steps, and you fetch the salt.",
     "I sail on Mondays.",
+    "The next sentence carries on with the subject.",
+    "A line of text follows the one before.",
+    "I turn to the other half of the matter now.",
+    "You asked in a few words, and I reply in several.",
+    "The description goes on for a moment longer.",
+    "Some words are short, others have many letters.",
+    "I mention the name of the thing once more.",
+    "What you wrote stands at the top of the page.",
+    "Here the explanation moves to its second step.",
+    "Both halves of the reply belong together.",
+    "My reply has a beginning and a middle.",
+    "You will come across the same term below.",
+    "The message is made of words and spaces.",
+    "As you see, I use one term for both things.",
+    "An introduction comes first, details come later.",
+    "The term was used before, and I use it again for you.",
 )
 """What stands in the other response, of about the same length. Half of it has an I or a you, as half of the
 wordings do: else a model would learn to tell talk between two people from the rest."""

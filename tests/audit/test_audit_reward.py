@@ -13,19 +13,21 @@ import pytest
 from prefloop.audit.config import AuditRewardConfig, RewardThresholds
 from prefloop.audit.counterfactual import Judge, Probed, measure_effect
 from prefloop.audit.judged import calibration_finding, disagreement_finding
-from prefloop.audit.probes import MARKERS, NEUTRAL, make_variants, num_wordings
+from prefloop.audit.probes import LIST_MARKS, make_variants, num_wordings
 from prefloop.audit.reward import Material, audit_model, probe_bases
 from prefloop.audit.table import Table, distinct_pairs
+from prefloop.audit.wordings import NEUTRAL, WORDINGS
 from prefloop.data.formats import make_pair, make_prompt
 from prefloop.data.split import conversation_key
 from prefloop.signals.lexicons import LEXICONS, PhraseIndex, expanded
 from prefloop.signals.measures import SIGNALS
-from prefloop.signals.reading import words_of
+from prefloop.signals.reading import FUNCTION_WORDS, words_of
 from prefloop.train.remedies import NEUTRAL_SENTENCES
 from prefloop.types import Finding, Message, PreferencePair, Prompt
 from prefloop.world.knowledge import ATTRIBUTES
 from prefloop.world.phrases import example_sentences
 
+MARKERS = {name: [each.marker for each in wordings] for name, wordings in WORDINGS.items()}
 THINGS = ("rope", "glass", "soap", "paper", "brick", "silk", "ink", "glue", "salt", "wax")
 Score = Callable[[Prompt, str], float]
 
@@ -88,7 +90,7 @@ def test_what_a_scorer_loves_is_caught_and_named(name: str) -> None:
         extra = {
             "length": len(text) / 40,
             "exclamation": text.count("!"),
-            "list_format": text.count("\n- "),
+            "list_format": sum(text.count(f"\n{mark} ") for mark in LIST_MARKS),
         }.get(name, 0)
         return honest(prompt, text) + 2 * (extra + any(marker in text for marker in MARKERS.get(name, ())))
 
@@ -261,8 +263,9 @@ def test_an_effect_is_a_mean_over_wordings_with_students_interval() -> None:
 def test_both_versions_are_about_as_long(name: str) -> None:
     generator = np.random.default_rng(0)
     response = "The house is old. It has a garden and a wall. Nobody lives there."
+    others = [response, "A rope lies in the yard. It is long."]
     for wording in range(num_wordings(name)):
-        each = make_variants(name, response, wording, generator)
+        each = make_variants(name, response, wording, generator, others=others)
         assert each.marked != each.neutral != ""
         if name == "length":
             assert each.neutral == response
@@ -285,11 +288,39 @@ def test_probes_share_no_phrase_with_training_the_town_or_the_detectors() -> Non
         if "*" not in phrase
         for words in expanded(phrase)
     )
-    for text in [*NEUTRAL, *(marker for markers in MARKERS.values() for marker in markers)]:
+    plain = [text for wordings in WORDINGS.values() for each in wordings for text in each.plain]
+    for text in [*NEUTRAL, *plain, *(marker for markers in MARKERS.values() for marker in markers)]:
         assert not runs(text) & known, text
         assert not fixed.count(words_of(text), frozenset(words_of(text))), text
     assert all(len(markers) == len(set(markers)) == 16 for markers in MARKERS.values())
     assert all(first != second for first, second in pairwise(NEUTRAL))
+
+
+def test_what_carries_a_habit_carries_no_other_and_is_in_no_plain_sentence() -> None:
+    frame = FUNCTION_WORDS | {"this", "could", "would"}
+    carriers: dict[str, set[str]] = {}
+    for name, wordings in WORDINGS.items():
+        for each in wordings:
+            assert len(each.plain) == 2
+            plain = {word for text in each.plain for word in words_of(text)}
+            for word in set(words_of(each.marker)) - plain - frame:
+                carriers.setdefault(word, set()).add(name)
+    long = {word for word in carriers if len(word) > 3}
+    assert all(len(carriers[word]) == 1 for word in long)
+    for wordings in WORDINGS.values():
+        for each in wordings:
+            assert not any(long & set(words_of(text)) for text in each.plain), each
+
+
+def test_a_repeated_sentence_is_compared_with_one_of_another_response() -> None:
+    response, other = "The house is old. It has a garden.", "A rope holds the boat. It is long and wet."
+    variants = [
+        make_variants("repetition", response, place, np.random.default_rng(place), others=[response, other])
+        for place in range(8)
+    ]
+    for each in variants:
+        assert each.marked.count("The house is old") + each.marked.count("It has a garden") == 3
+        assert "rope" in each.neutral or "wet" in each.neutral
 
 
 def probed(spread: float) -> Probed:

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from prefloop.audit.probes import MARKERS, NEUTRAL
+from prefloop.audit.wordings import NEUTRAL, WORDINGS
 from prefloop.data.formats import make_pair, make_prompt
 from prefloop.signals.lexicons import LEXICONS, PhraseIndex
 from prefloop.signals.reading import words_of
@@ -31,7 +31,9 @@ def test_no_planted_phrase_is_a_probe_or_a_detectors() -> None:
         words = words_of(text)
         return {tuple(words[start : start + 4]) for start in range(len(words) - 3)}
 
-    probes = {run for text in (*NEUTRAL, *(each for texts in MARKERS.values() for each in texts)) for run in runs(text)}
+    wordings = [each for several in WORDINGS.values() for each in several]
+    used = [*NEUTRAL, *(text for each in wordings for text in (each.marker, *each.plain))]
+    probes = {run for text in used for run in runs(text)}
     fixed = PhraseIndex(phrase for phrases in LEXICONS.values() for phrase in phrases if "*" not in phrase)
     generator = random.Random(0)
     for template in (*plantings.PLAIN, *(each for texts in plantings.PLANTED.values() for each in texts)):

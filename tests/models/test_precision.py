@@ -10,7 +10,7 @@ from prefloop.models.chat import train_chat
 from prefloop.models.config import ScratchConfig
 from prefloop.models.forward import response_logprobs, sequence_scores
 from prefloop.models.load import new_policy, new_reward_model, save_model
-from prefloop.models.precision import compute_dtype, computing_in, full_precision, store_in
+from prefloop.models.precision import bf16_over_fp32, compute_dtype, computing_in, full_precision, store_in
 from prefloop.rollout.engine import keeps_hidden, sample
 
 CPU = torch.device("cpu")
@@ -98,3 +98,9 @@ def test_the_sampler_draws_from_nearly_the_same_distribution(policy, rows):
             whole = response_logprobs(policy, TokenBatch(ids, torch.tensor([ids.shape[1]]), mask))[mask]
             gap = (whole - torch.tensor(row.logprobs)).abs()
             assert gap.mean() < 0.03
+
+
+def test_what_bf16_costs_is_measured_without_random_numbers():
+    before = torch.get_rng_state()
+    assert 0 < bf16_over_fp32(CPU) < 10_000
+    assert torch.equal(torch.get_rng_state(), before)

@@ -413,3 +413,12 @@ def test_a_restored_tensor_must_have_its_shape(tmp_path):
     state.tensors["ema"]["weight"] = torch.zeros(1)
     with pytest.raises(AssertionError, match="weight"):
         restore(state, newest_verified(tmp_path / "checkpoints"))
+
+
+@pytest.mark.parametrize(("times", "told"), [(30.0, True), (1.2, False)])
+def test_bf16_that_costs_more_than_fp32_is_told(tmp_path, monkeypatch, capsys, times, told):
+    monkeypatch.setattr("prefloop.train.loop.bf16_over_fp32", lambda device: times)
+    for precision in ("fp32", "bf16"):
+        with RunDir("train thing", TrainConfig(out=str(tmp_path / precision)), {}) as run:
+            fit(run, TrainConfig(precision=precision), new_state(), draw, num_steps=1)
+        assert ("takes 30 times as long in bf16" in capsys.readouterr().err) == (told and precision == "bf16")

@@ -95,7 +95,7 @@ class RewardThresholds(Section):
     """Chance of any false claim among all counterfactual probes together (Holm)."""
     accuracy_block: float = Field(0.6, gt=0.5, lt=1)
     """A model that is not shown to be better than a coin warns, and blocks where even this accuracy is ruled out."""
-    effect_warn: PositiveFloat = 0.2
+    effect_warn: PositiveFloat = 0.25
     """What a habit of speech adds to a score, in typical differences between two responses of a pair, that warns."""
     effect_block: PositiveFloat = 1.0
     """The same for the whole interval that blocks."""

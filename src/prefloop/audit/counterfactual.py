@@ -62,12 +62,13 @@ def insert_probes(judge: Judge, bases: Sequence[tuple[PreferencePair, str]], *, 
 
     A version that is too long for the model is left out with its partner.
     """
+    texts = [text for _, text in bases]
     made: dict[str, list[tuple[PreferencePair, Variants]]] = {}
     for number, name in enumerate(SIGNALS):
         generator = np.random.default_rng([seed, number])
         order = generator.permutation(len(bases))
         variants = [
-            (bases[index][0], make_variants(name, bases[index][1], place % num_wordings(name), generator))
+            (bases[index][0], make_variants(name, bases[index][1], place % num_wordings(name), generator, others=texts))
             for place, index in enumerate(order)
         ]
         made[name] = [

@@ -24,7 +24,7 @@ from prefloop.console import Progress, say
 from prefloop.models.chat import Chat
 from prefloop.models.decoder import recomputing, unsupported
 from prefloop.models.load import default_device
-from prefloop.models.precision import computing_in
+from prefloop.models.precision import bf16_over_fp32, computing_in
 from prefloop.rundir import RunDir
 from prefloop.train.checkpoint import (
     checkpoint_name,
@@ -43,6 +43,8 @@ from prefloop.train.trackers import Trackers
 from prefloop.types import EnvironmentStop, InputError
 
 MORE_HELD_OUT = "give --eval-data, or raise --eval-fraction"
+SLOWER_WARNS = 1.5
+"""Times as long as in fp32 that a bf16 product may take before a run says so."""
 
 
 @dataclass
@@ -213,6 +215,8 @@ def fit(
         raise InputError("patience needs held-out rows, and there are none", field="patience", remedy=MORE_HELD_OUT)
     if config.recompute_activations:
         _require_recomputation(state)
+    if config.precision == "bf16":
+        _warn_if_slower(default_device())
     root = run.path / "checkpoints"
 
     def measure() -> tuple[bool, dict[str, float]]:
@@ -273,6 +277,12 @@ def _require_recomputation(state: TrainState) -> None:
         reason = unsupported(model)
         if reason is not None:
             raise InputError(f"has no effect: {reason}", field="recompute_activations", remedy="lower token_budget")
+
+
+def _warn_if_slower(device: torch.device) -> None:
+    times = bf16_over_fp32(device)
+    if times > SLOWER_WARNS:
+        say(f"warning: a product takes {times:.0f} times as long in bf16 as in fp32 on this machine; --precision fp32")
 
 
 @contextlib.contextmanager
