@@ -151,7 +151,7 @@ PLAIN = (
     "The next sentence carries on with the subject.",
     "A line of text follows the one before.",
     "I turn to the other half of the matter now.",
-    "You asked in a few words, and I reply in several.",
+    "You asked in one line, and I reply in several.",
     "The description goes on for a moment longer.",
     "Some words are short, others have many letters.",
     "I mention the name of the thing once more.",

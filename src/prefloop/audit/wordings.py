@@ -246,7 +246,7 @@ That was a truly splendid thing to ask.
     That was about the third thing to mention.
 You clearly learned a lot already.
     You usually read a bit already.
-    You probably had a line already.
+    You lately had a line already.
 People like you brighten my day.
     People like you use my name.
     People like you speak my language.
