@@ -199,8 +199,8 @@ def test_the_slots_step_by_step_are_transformers(name):
 
     with torch.no_grad():
         slots = Slots(InferenceWeights(model), num_slots=3, capacity=16)
-        prefilled, hidden = slots.prefill(prompts[:3])
-        slots.take([0, 1, 2], prefilled)
+        layers, hidden = slots.prefill(prompts[:3])
+        slots.take([0, 1, 2], [len(prompt) for prompt in prompts[:3]], layers, torch.arange(3))
         logits = slots.weights.logits(hidden)
         for request in range(3):
             torch.testing.assert_close(logits[request], expected(request, 0), rtol=0, atol=1e-5)
@@ -214,8 +214,8 @@ def test_the_slots_step_by_step_are_transformers(name):
                 torch.testing.assert_close(logits[row], expected(request, counts[request]), rtol=0, atol=1e-5)
             if step == 1:
                 slots.release([active.index(0)])
-                prefilled, hidden = slots.prefill([prompts[3]])
-                slots.take([3], prefilled)
+                layers, hidden = slots.prefill([prompts[3]])
+                slots.take([3], [2], layers, torch.tensor([0]))
                 logits = slots.weights.logits(hidden)
                 torch.testing.assert_close(logits[0], expected(3, 0), rtol=0, atol=1e-5)
     assert counts == {0: 2, 1: 4, 2: 4, 3: 2}

@@ -110,14 +110,14 @@ def _refill(slots: Slots, queue: deque[int], prompts: Sequence[Sequence[int]], w
             prompt = prompts[queue[0]]
             if prompt != distinct[-1]:
                 # Sorted by length: the newcomer is the longest.
-                if (len(distinct) + 1) * len(prompt) > PREFILL_TOKENS:
+                if (len(distinct) + 1) * len(prompt) > PREFILL_TOKENS[slots.weights.device.type]:
                     break
                 distinct.append(prompt)
             requests.append(queue.popleft())
-        prefilled, hidden = slots.prefill(distinct)
-        places = _places(requests, prompts)
+        layers, hidden = slots.prefill(distinct)
+        places = torch.tensor(_places(requests, prompts), device=hidden.device)
         first = slots.num_active
-        slots.take(requests, [prefilled[place] for place in places])
+        slots.take(requests, [len(prompts[request]) for request in requests], layers, places)
         draw_next(slots, written, hidden[places], slice(first, slots.num_active))
         _release_ended(slots)
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from prefloop.models.decoder import InferenceWeights
 
-PREFILL_TOKENS = 4096
-"""Padded prompt tokens that are run at once."""
+PREFILL_TOKENS = {"cpu": 1024, "cuda": 4096}
+"""Padded prompt tokens that are run at once. On a CPU more take more memory and no less time."""
 REFILL_SHARE = 0.125
 """Free slots, as a share of all, that are filled together: few large prefills are faster than many small ones."""
 
@@ -53,8 +53,8 @@ class Slots:
         return len(self.requests) - self.num_active
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[Tensor], Tensor]:
-        """What the cache holds of each prompt, [layers, 2, kv_heads, length, width], and the last hidden states after
-        them, [N, d]."""
+        """What the cache holds of N prompts in each layer, [N, 2, kv_heads, longest, width], and the last hidden
+        states after them, [N, d]."""
         weights = self.weights
         shape = weights.shape
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=weights.device)
@@ -75,18 +75,14 @@ class Slots:
             x = weights.after_attention(layer, x, mixed.transpose(1, 2).flatten(2))
             layers.append(kept)
         last = x[torch.arange(len(prompts), device=weights.device), lengths - 1]
-        cut = [
-            torch.stack([kept[row, :, :, :length] for kept in layers]) for row, length in enumerate(lengths.tolist())
-        ]
-        return cut, weights.last_hidden(last)
+        return layers, weights.last_hidden(last)
 
-    def take(self, requests: Sequence[int], prefilled: Sequence[Tensor]) -> None:
-        """Put requests with what `prefill` gave of their prompts into free slots."""
-        first, lengths = self.num_active, [part.shape[3] for part in prefilled]
-        for slot, part in enumerate(prefilled, first):
-            self.cache[:, :, slot, :, : part.shape[3]] = part
+    def take(self, requests: Sequence[int], lengths: Sequence[int], layers: Sequence[Tensor], rows: Tensor) -> None:
+        """Put requests into free slots, with prompts of `lengths` tokens that are the `rows` of what `prefill` gave."""
+        taken = slice(self.num_active, self.num_active + len(requests))
+        for cache, kept in zip(self.cache, layers, strict=True):
+            cache[:, taken, :, : kept.shape[3]] = kept[rows].transpose(0, 1)
         self.num_active += len(requests)
-        taken = slice(first, self.num_active)
         self.requests[taken] = torch.tensor(requests, device=self.requests.device)
         self.lengths[taken] = torch.tensor(lengths, device=self.requests.device)
         self.running[taken] = True
