@@ -191,13 +191,13 @@ def resolve_model(path: str, field: str, *, output: str = "model") -> Path:
     return directory
 
 
-def input_of_run(path: str, name: str) -> str | None:
-    """The path of an input that a run recorded, or None where `path` is no run directory."""
+def inputs_of_run(path: str, field: str) -> list[str]:
+    """The paths of what a run recorded as the inputs of a field; none where `path` is no run directory."""
     record = Path(path) / "inputs.json"
     if not record.exists():
-        return None
-    found = read_section(record, "inputs").get(name)
-    return None if found is None else str(found["path"])
+        return []
+    found = read_section(record, "inputs")
+    return [str(entry["path"]) for name, entry in found.items() if name.partition(":")[0] == field]
 
 
 class RunDir:

@@ -44,6 +44,19 @@ def test_the_report_lies_beside_the_model_and_changes_not_what_it_is(
     assert sha256_of(model) != before
 
 
+def test_remedies_train_on_what_the_run_was_trained_on(
+    prefloop: Callable[..., Any], reward_run: Any, model: Path, data: Path
+) -> None:
+    shutil.copy(data / "pairs.jsonl", "held-out.jsonl")
+    shutil.copytree(reward_run.run, "run")
+    inputs = json.loads(Path("run/inputs.json").read_text())["inputs"]
+    (trained_on,) = (each["path"] for name, each in inputs.items() if name.startswith("data"))
+    for audited, words in (("run", f"{inputs['model']['path']} --data {trained_on}"), (model, "START --data TRAINING")):
+        findings = prefloop("audit reward", audited, "held-out.jsonl", "--num-probes", 20).answer["findings"]
+        remedy = next(each["remedy"] for each in findings if each["name"] == "prompt_ignored")
+        assert f"--model {words}" in remedy and "held-out" not in remedy
+
+
 def test_people_read_a_table(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["audit", "reward", str(model), str(data / "pairs.jsonl"), "--num-probes", "40"])
     text = capsys.readouterr().out

@@ -21,7 +21,7 @@ from prefloop.recipes.audit import tell
 from prefloop.reward.evaluate import answered
 from prefloop.reward.remote import is_server
 from prefloop.reward.scoring import Response, Scorer, load_scorer, margin_temperature, reward_inputs, reward_models
-from prefloop.rundir import input_of_run, output_file, sha256_of
+from prefloop.rundir import inputs_of_run, output_file, sha256_of
 from prefloop.train.reward_card import show_audit
 from prefloop.types import AuditReport, InputError, PreferencePair, Prompt, Told
 
@@ -36,8 +36,8 @@ def reward(config: AuditRewardConfig) -> Told:
     if is_server(config.model):
         remedy = "audit the model that it serves"
         raise InputError("a server has no content that an audit could be kept for", path=config.model, remedy=remedy)
-    start, file = input_of_run(config.model, "model") or "START", shlex.quote(config.file)
-    again = f"prefloop train reward --model {shlex.quote(start)} --data {file}"
+    data = inputs_of_run(config.model, "data") or ["TRAINING_FILE"]
+    again = f"prefloop train reward --model {_start(config)} --data {shlex.join(data)}"
     report = audited(config, lambda setting: f"{again} --{setting}" if setting else again)
     return tell(report, config.audits, page, _next(report, config))
 
@@ -96,5 +96,8 @@ def _next(report: AuditReport, config: AuditRewardConfig) -> str:
     if report.verdict == "block":
         say("the model is refused by train policy until it is mended, or the findings are accepted")
         return f"prefloop audit reward {model} {file}"
-    start = shlex.quote(input_of_run(config.model, "model") or "START")
-    return f"prefloop train policy --model {start} --reward {model} --prompts {file}"
+    return f"prefloop train policy --model {_start(config)} --reward {model} --prompts {file}"
+
+
+def _start(config: AuditRewardConfig) -> str:
+    return shlex.join(inputs_of_run(config.model, "model") or ["START"])

@@ -20,7 +20,7 @@ from prefloop.reward.measures import summarise
 from prefloop.reward.protocols import protocol_named, protocol_scores, subset_of
 from prefloop.reward.reliability import write_plot
 from prefloop.reward.scoring import Response, Scorer, load_scorer, margin_temperature, parse_spec, reward_models
-from prefloop.rundir import atomic_file, input_of_run, output_file
+from prefloop.rundir import atomic_file, inputs_of_run, output_file
 from prefloop.statistics.intervals import cluster_bootstrap
 from prefloop.statistics.label_noise import accuracy_ceiling, error_rate, pair_agreement
 from prefloop.types import InputError, PreferencePair, Prompt
@@ -67,7 +67,7 @@ def evaluate(config: RewardEvalConfig) -> dict[str, Any]:
         answer |= {"protocol": protocol_scores(protocol, pairs, own)}
     if config.plot is not None:
         write_plot(config.plot, answer["reliability"])
-    start = shlex.quote(input_of_run(config.model, "model") or "runs/sft")
+    start = shlex.join(inputs_of_run(config.model, "model") or ["runs/sft"])
     reward, prompts = shlex.join(specs), shlex.quote(config.data)
     skip_bad = " --skip-bad" if config.skip_bad else ""
     following = f"prefloop train policy --model {start} --reward {reward} --prompts {prompts}{skip_bad}"
