@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from prefloop.config import Section, config_hash, differing_keys, dump_yaml, load, unknown_name
-from prefloop.fields import fields_of, type_label
+from prefloop.fields import fields_of, given_words, type_label
 from prefloop.types import InputError
 from prefloop.yaml_tree import read_yaml
 
@@ -407,6 +407,23 @@ class Tuned(Section):
 
     outer: Outer = Outer(inner=Inner(a=100, b=200), c=300)
     plain: Outer = Outer()
+
+
+def test_the_flags_that_make_a_config_are_those_that_were_given() -> None:
+    from prefloop.flags import parse
+
+    class Given(Section):
+        optimizer: Optimizer = Optimizer(lr=1e-4)
+        adapter: Adapter | None = None
+        who: str = ""
+        quiet: bool = False
+
+    made = load(Given, overrides={"optimizer.lr": "1e-3", "optimizer.betas": ["0.5", "0.75"], "who": "Ada L."})
+    optimizer = ["--optimizer.lr", "0.001", "--optimizer.betas", "0.5", "0.75"]
+    assert given_words(made) == ["--who", "Ada L.", *optimizer]
+    assert given_words(made, leave_out=["who"]) == optimizer
+    assert load(Given, overrides=parse(given_words(made), Given, command="x").overrides) == made
+    assert given_words(load(Given)) == []
 
 
 def test_setting_one_key_of_a_section_keeps_the_defaults_that_the_field_gives_it(yaml_file: Any) -> None:

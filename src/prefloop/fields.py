@@ -86,6 +86,27 @@ def _default(info: FieldInfo) -> Any:
     return info.get_default(call_default_factory=True, validated_data={})
 
 
+def given_words(config: BaseModel, *, leave_out: Sequence[str] = ()) -> list[str]:
+    """The flags that make such a config: those of all settings that are not at their default.
+
+    What only a file can give, and an empty list, has no flag.
+    """
+    words = []
+    for item in fields_of(type(config)):
+        *sections, name = item.key.split(".")
+        section: Any = config
+        for each in sections:
+            section = section and getattr(section, each)
+        if section is None or item.key in leave_out or not is_flag(item):
+            continue
+        value = getattr(section, name)
+        if as_text(value) == item.default:
+            continue
+        texts = [as_text(each) for each in value] if isinstance(value, tuple) else [as_text(value)]
+        words += ["--" + item.key.replace("_", "-"), *texts] if texts else []
+    return words
+
+
 def alternatives(annotation: Any) -> tuple[Any, ...]:
     """`int | None` as (int, NoneType); every other type as itself alone."""
     if get_origin(annotation) is Annotated:

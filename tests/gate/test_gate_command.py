@@ -64,6 +64,11 @@ def test_the_answer_is_the_contracts_json(
     (failed,) = [each for each in refused.answer["checks"] if not each["passed"]]
     assert failed["name"] == "win_rate" and failed["required"] == "95 % interval at least 54, 100 rows"
     assert failed["reason"].endswith("not shown to be at least 54, the interval crosses the limit")
+    # What comes next asks for more evidence under the same limits.
+    words = refused.answer["next"].split()[1:]
+    assert words.pop(words.index("MORE.jsonl")) and "--limits.audit.required" in words
+    again = prefloop(*words)
+    assert again.answer["checks"] == refused.answer["checks"]
 
 
 def test_without_evidence_everything_holds(models: list[Path], prefloop: Callable[..., Any]) -> None:

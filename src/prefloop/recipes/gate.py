@@ -13,6 +13,7 @@ from typing import Any
 from prefloop.audits import newest_audit
 from prefloop.console import say
 from prefloop.data.rows import Row
+from prefloop.fields import given_words
 from prefloop.gate.config import ModelGateConfig
 from prefloop.gate.decide import Case, Evidence, decide, moment
 from prefloop.gate.evidence import read_evidence, record_of
@@ -178,10 +179,12 @@ def _plain(evaluation: Evaluation) -> dict[str, Any]:
 
 def _told(decision: GateDecision, candidate: Candidate, config: ModelGateConfig, event: int | None) -> Told:
     flag = "" if config.registry == "registry" else f" --registry {shlex.quote(config.registry)}"
+    given = given_words(config, leave_out=("candidate", "evidence"))
+    more = ["--evidence", *config.evidence, "MORE.jsonl", *given]
     following = {
         "promote": f"prefloop model promote {candidate.sha256[:12]}{flag}",
         "rollback": f"prefloop model rollback{flag}",
-        "hold": f"prefloop model gate {shlex.quote(config.candidate)} --evidence MORE.jsonl{flag}",
+        "hold": shlex.join(["prefloop", "model", "gate", config.candidate, *more]),
     }[decision.verdict]
     values = {**as_values(decision), "event": event, "next": following}
     text = f"{as_table(decision, candidate.label)}\n\nnext: {following}"
