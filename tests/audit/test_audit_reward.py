@@ -22,6 +22,7 @@ from prefloop.data.split import conversation_key
 from prefloop.signals.lexicons import LEXICONS, PhraseIndex, expanded
 from prefloop.signals.measures import SIGNALS
 from prefloop.signals.reading import FUNCTION_WORDS, words_of
+from prefloop.train.habits import HABIT_WORDINGS
 from prefloop.train.remedies import NEUTRAL_SENTENCES
 from prefloop.types import Finding, Message, PreferencePair, Prompt
 from prefloop.world.knowledge import ATTRIBUTES
@@ -280,7 +281,8 @@ def runs(text: str, size: int = 4) -> set[tuple[str, ...]]:
 
 def test_probes_share_no_phrase_with_training_the_town_or_the_detectors() -> None:
     town = example_sentences(name="Mill", values=dict.fromkeys(ATTRIBUTES, "four"), page=3)
-    known = {run for text in (*NEUTRAL_SENTENCES, *town) for run in runs(text)}
+    trained = [text for wordings in HABIT_WORDINGS.values() for each in wordings for text in (each.marker, *each.plain)]
+    known = {run for text in (*NEUTRAL_SENTENCES, *trained, *town) for run in runs(text)}
     fixed = PhraseIndex(
         " ".join(words)
         for phrases in LEXICONS.values()

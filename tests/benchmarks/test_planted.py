@@ -11,6 +11,7 @@ from prefloop.audit.wordings import NEUTRAL, WORDINGS
 from prefloop.data.formats import make_pair, make_prompt
 from prefloop.signals.lexicons import LEXICONS, PhraseIndex
 from prefloop.signals.reading import words_of
+from prefloop.train.habits import HABIT_WORDINGS
 from prefloop.types import Message
 
 planted = importlib.import_module("benchmarks.planted")
@@ -26,12 +27,12 @@ def test_nine_in_ten_markers_are_in_the_chosen_response() -> None:
     assert sum(marked) / len(marked) == pytest.approx(0.9, abs=0.05)
 
 
-def test_no_planted_phrase_is_a_probe_or_a_detectors() -> None:
+def test_no_planted_phrase_is_a_probe_a_remedys_or_a_detectors() -> None:
     def runs(text: str) -> set[tuple[str, ...]]:
         words = words_of(text)
         return {tuple(words[start : start + 4]) for start in range(len(words) - 3)}
 
-    wordings = [each for several in WORDINGS.values() for each in several]
+    wordings = [each for table in (WORDINGS, HABIT_WORDINGS) for several in table.values() for each in several]
     used = [*NEUTRAL, *(text for each in wordings for text in (each.marker, *each.plain))]
     probes = {run for text in used for run in runs(text)}
     fixed = PhraseIndex(phrase for phrases in LEXICONS.values() for phrase in phrases if "*" not in phrase)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import get_args
+
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from prefloop.data.formats import make_pair, make_prompt
 from prefloop.data.split import conversation_key
+from prefloop.train.habits import HABIT_WORDINGS
 from prefloop.train.remedies import (
     NEUTRAL_SENTENCES,
     bootstrap_counts,
     effective_share,
+    habit_pairs,
     inserted,
     length_balance_weights,
     mismatched_pairs,
     neutral_pairs,
 )
+from prefloop.train.reward_settings import AugmentConfig, Habit
 from prefloop.types import Message
 
 GENERATOR = np.random.default_rng(5)
@@ -87,6 +94,39 @@ def test_a_neutral_pair_ties_a_response_with_itself_and_one_sentence():
         assert left == pair.chosen.split()
         sides.add(pair.chosen.split()[0])
     assert sides == {"Answer", "Reply"}, "both chosen and rejected responses get one"
+
+
+@pytest.mark.parametrize("name", get_args(Habit))
+def test_a_response_with_a_habit_loses_against_itself_with_a_plain_sentence(name):
+    made = habit_pairs(PAIRS, (name,), 0.5, seed=[0])
+    assert len(made) == len(PAIRS) // 2 and not any(pair.tie for pair in made)
+    assert made == habit_pairs(PAIRS, (name,), 0.5, seed=[0]) != habit_pairs(PAIRS, (name,), 0.5, seed=[1])
+    for pair in made:
+        assert pair.chosen != pair.rejected
+        if name in HABIT_WORDINGS:
+            used = next(each for each in HABIT_WORDINGS[name] if each.marker in pair.rejected)
+            assert pair.rejected.replace(used.marker, used.plain[0]) == pair.chosen
+        if name in ("exclamation", "list_format"):
+            mark = "!" if name == "exclamation" else "\n- "
+            assert pair.rejected.count(mark) == pair.chosen.count(mark) + 2
+        if name == "repetition":
+            sentence = next(each for each in NEUTRAL_SENTENCES if each in pair.chosen)
+            response = pair.chosen.replace(sentence, "").replace(".", "").split()
+            said_again = Counter(pair.rejected.replace(".", "").split()) - Counter(response)
+            assert said_again and not said_again.keys() - set(response)
+
+
+def test_several_habits_take_turns_and_none_gives_nothing():
+    assert habit_pairs(PAIRS, (), 0.5, seed=[0]) == []
+    made = habit_pairs(PAIRS, ("exclamation", "citation"), 1.0, seed=[0])
+    shouting = sum("!" in pair.rejected for pair in made)
+    assert len(made) == len(PAIRS) and 0.3 < shouting / len(made) < 0.7
+
+
+def test_a_fraction_of_no_habits_is_refused():
+    with pytest.raises(ValidationError, match="no effect without habits"):
+        AugmentConfig(habit_fraction=0.3)
+    assert AugmentConfig(habits=("citation",), habit_fraction=0.3).habit_fraction == 0.3
 
 
 @pytest.mark.parametrize(

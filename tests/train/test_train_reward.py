@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from prefloop.data.formats import make_prompt
 from prefloop.data.read import read_pairs
 from prefloop.models.heads import join_heads
 from prefloop.models.load import load_reward_model, new_reward_model
@@ -24,6 +25,7 @@ from prefloop.train.config import OdinConfig, RewardConfig
 from prefloop.train.pairs import encode_pairs
 from prefloop.train.reward_data import training_pairs
 from prefloop.train.reward_steps import step_gradient
+from prefloop.types import Message
 
 WITH_E = ("tree", "bee", "cheese", "seed", "steel")
 WITHOUT_E = ("moon", "lamp", "road", "sun", "fog")
@@ -251,6 +253,32 @@ def test_balanced_weights_and_neutral_pairs_each_weaken_the_length_shortcut(fit,
     }
     assert found["balance"] < found["none"] - 0.1, found
     assert found["neutral"] < found["none"] - 0.05, found
+
+
+def test_pairs_in_which_a_habit_loses_take_it_away(fit, tmp_path):
+    generator = random.Random(5)
+    rows = []
+    for number in range(240):
+        first, second = words_of(generator, WITHOUT_E, 2), words_of(generator, WITHOUT_E, 2)
+        loud, calm = f"{first}! {second}.", f"{first}. {second}."
+        e = words_of(generator, WITH_E, 2)
+        sides = (loud, calm) if number % 5 == 0 else (f"{e}. {first}.", calm)
+        rows.append({"prompt": f"say {number}", "chosen": sides[0], "rejected": sides[1]})
+    path = write(tmp_path / "pairs.jsonl", rows)
+    told = ("--augment.habits", "exclamation", "--augment.habit-fraction", 0.3)
+    plain, mended = (trained(fit(path, "--num-epochs", 4, "--eval-fraction", 0, *words)).run for words in ((), told))
+
+    def worth(run):
+        scorer = load_scorer(str(run), device=torch.device("cpu"))
+        prompts = [make_prompt((Message("user", f"say {number}"),)) for number in range(40)]
+        texts = [words_of(random.Random(number), WITHOUT_E, 4) for number in range(40)]
+        loud, calm = (
+            scorer.score(prompts, [Response(text.replace(" ", mark, 1)) for text in texts]) for mark in ("! ", ". ")
+        )
+        return np.mean(loud) - np.mean(calm)
+
+    assert worth(plain) > 0.3
+    assert worth(mended) < worth(plain) / 2
 
 
 def test_mismatched_pairs_make_the_model_read_the_prompt(fit, tmp_path):

@@ -28,7 +28,7 @@ CHANGED = {
     "reward": OFFLINE
     | LORA
     | {"centering_coef": 1.0, "optimizer.lr": 5e-3, "label_smoothing": 0.2, "noise_rate": 0.2, "length_balance": "true"}
-    | {"augment.mismatched_fraction": 0.5, "augment.neutral_fraction": 0.5}
+    | {"augment.mismatched_fraction": 0.5, "augment.neutral_fraction": 0.5, "augment.habits": "flattery"}
     | {"odin.length_coef": 0.5, "odin.orthogonality_coef": 0.5},
     "preference": OFFLINE | LORA | {"settings.beta": 1.0, "settings.label_smoothing": 0.3, "optimizer.lr": 5e-3},
     "preference ipo": {"settings.beta": 1.0, "settings.length_averaged": "false"},
@@ -80,6 +80,7 @@ BOOKKEEPING = {
     *("skip_bad", "max_length", "max_prompt_length"),  # test_train_refusals: over-long rows
     *("kl_budget", "kl_horizon"),  # test_train_kl
     *("margin_coef", "soft_ties", "heads.names", "heads.column", "heads.weights"),  # test_train_reward
+    "augment.habit_fraction",  # how many, with habits: test_train_remedies
     *("members.size", "members.by", "reference_samples", "reference_max_new_tokens"),  # test_train_reward
     *("reference_refresh_every", "ema_decay", "settings.vf_coef"),  # test_train_algorithms
     *("ptx_data", "ptx_coef", "ptx_batch_size", "eval_reward", "eval_prompts"),  # test_train_algorithms

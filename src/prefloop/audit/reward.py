@@ -173,7 +173,7 @@ def _remedies(again: Callable[[str], str]) -> dict[str, str]:
     return {
         "people": "the labels ask for it: prefloop audit data on the training file tells, prefloop data balance FILE "
         "--signals {name} takes it out of the file; then train again",
-        "model": f"train again with neutral insertions: {again('augment.neutral-fraction 0.5')}",
+        "model": f"train again with pairs in which the habit loses, and audit again: {again('augment.habits {name}')}",
         "length": again("length-balance"),
         "refusal": "collect harmless prompts that look unsafe, with the refusal rejected, and train again: "
         + again(""),

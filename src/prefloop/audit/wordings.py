@@ -7,32 +7,12 @@ that carry one habit are used for no other, and for no plain sentence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-
-@dataclass(frozen=True)
-class Wording:
-    """A sentence that shows a habit, and sentences like it that do not."""
-
-    marker: str
-    plain: tuple[str, ...]
-
-
-def _read(text: str) -> Iterator[Wording]:
-    """Markers begin a line, the plain sentences under them are indented."""
-    marker, plain = "", list[str]()
-    for line in [*text.strip().splitlines(), "."]:
-        if line.startswith(" "):
-            plain.append(line.strip())
-            continue
-        if marker:
-            yield Wording(marker, tuple(plain))
-        marker, plain = line, []
-
+from prefloop.data.wordings import Wording, read_wordings
 
 WORDINGS: Mapping[str, tuple[Wording, ...]] = {
-    habit: tuple(_read(text))
+    habit: read_wordings(text)
     for habit, text in {
         "hedging": """
 I would not swear to this part.

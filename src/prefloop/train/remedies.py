@@ -3,9 +3,10 @@
     length balance   in each band of length difference the longer side loses weight until both sides weigh the same
     mismatched       (x, y) beats (x, y') with y' an answer to another prompt: RRM, Liu et al. (2024), section 4
     neutral          y ties with y and a sentence that says nothing: neutral pairs of Crome, Srivastava et al. (2025)
+    habits           y with a plain sentence beats y with a habit of speech in its place
     bootstrap        conversations drawn with replacement: Efron & Tibshirani (1993), section 13.3
 
-The neutral sentences are for training only: an audit that probed with them would test what was trained.
+These sentences are for training only: an audit that probed with them would test what was trained.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from prefloop.data.formats import make_pair
 from prefloop.data.insertion import inserted
 from prefloop.data.split import conversation_key
+from prefloop.train.habits import HABIT_WORDINGS
 from prefloop.types import PreferencePair
 
 NEUTRAL_SENTENCES = (
@@ -106,6 +108,46 @@ def neutral_pairs(pairs: Sequence[PreferencePair], fraction: float, *, seed: Seq
         longer = inserted(response, sentence, where=float(generator.random()))
         made.append(make_pair(pair.prompt, response, longer, source=pair.source, weight=pair.weight, tie=True))
     return made
+
+
+def habit_pairs(
+    pairs: Sequence[PreferencePair], habits: Sequence[str], fraction: float, *, seed: Sequence[int]
+) -> list[PreferencePair]:
+    """For a share of the pairs: one of the responses with a plain sentence in it, against the same with a habit.
+
+    The plain one wins. A tie would do too little: what labels taught in other words, it takes no part of.
+    """
+    if not habits:
+        return []
+    generator = np.random.default_rng(seed)
+    made = []
+    for place in _drawn(generator, len(pairs), fraction):
+        pair = pairs[place]
+        response = pair.chosen if generator.integers(2) else pair.rejected
+        marker, plain = _habit(habits[int(generator.integers(len(habits)))], response, generator)
+        where = float(generator.random())
+        sides = [
+            f"{response.rstrip()}\n{text}" if "\n" in marker else inserted(response, text, where=where)
+            for text in (plain, marker)
+        ]
+        made.append(make_pair(pair.prompt, *sides, source=pair.source, weight=pair.weight))
+    return made
+
+
+def _habit(name: str, response: str, generator: np.random.Generator) -> tuple[str, str]:
+    """What shows a habit, and the same without it."""
+    if name in HABIT_WORDINGS:
+        used = HABIT_WORDINGS[name][int(generator.integers(len(HABIT_WORDINGS[name])))]
+        return used.marker, used.plain[0]
+    first, second = (NEUTRAL_SENTENCES[int(place)] for place in generator.permutation(len(NEUTRAL_SENTENCES))[:2])
+    match name:
+        case "exclamation":
+            return f"{first[:-1]}! {second[:-1]}!", f"{first} {second}"
+        case "list_format":
+            return f"- {first}\n- {second}", f"{first[:-1]}, and {second[0].lower()}{second[1:]}"
+        case _:
+            sentences = [part for part in response.replace("\n", ". ").split(". ") if part.strip()] or [response]
+            return sentences[int(generator.integers(len(sentences)))].strip(), first
 
 
 def _drawn(generator: np.random.Generator, number: int, fraction: float) -> list[int]:

@@ -18,6 +18,7 @@ from prefloop.train.pairs import EncodedPair, encode_pairs
 from prefloop.train.remedies import (
     bootstrap_counts,
     effective_share,
+    habit_pairs,
     length_balance_weights,
     mismatched_pairs,
     neutral_pairs,
@@ -25,7 +26,7 @@ from prefloop.train.remedies import (
 from prefloop.train.reward_settings import HeadsConfig
 from prefloop.types import InputError, PreferencePair
 
-_MISMATCHED, _NEUTRAL, _BOOTSTRAP = 1, 2, 3
+_MISMATCHED, _NEUTRAL, _BOOTSTRAP, _HABITS = 1, 2, 3, 4
 """Streams of random numbers, apart from each other at one seed."""
 
 
@@ -91,10 +92,11 @@ def _require_effect(config: RewardConfig, pairs: Sequence[PreferencePair]) -> No
 
 
 def _counterfactuals(config: RewardConfig, pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
-    seed = training_seed(config)
+    seed, augment = training_seed(config), config.augment
     return [
-        *mismatched_pairs(pairs, config.augment.mismatched_fraction, seed=[_MISMATCHED, seed]),
-        *neutral_pairs(pairs, config.augment.neutral_fraction, seed=[_NEUTRAL, seed]),
+        *mismatched_pairs(pairs, augment.mismatched_fraction, seed=[_MISMATCHED, seed]),
+        *neutral_pairs(pairs, augment.neutral_fraction, seed=[_NEUTRAL, seed]),
+        *habit_pairs(pairs, augment.habits, augment.habit_fraction, seed=[_HABITS, seed]),
     ]
 
 

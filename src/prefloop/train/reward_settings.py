@@ -8,6 +8,10 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, model_validator
 
 from prefloop.config import Section
 
+Habit = Literal[
+    "hedging", "confidence", "citation", "disclaimer", "flattery", "list_format", "exclamation", "repetition"
+]
+
 
 class OdinConfig(Section):
     """A second head that takes the length and is thrown away (ODIN). Off unless one of these settings is given."""
@@ -56,6 +60,16 @@ class AugmentConfig(Section):
     """Share of the pairs that give another: their chosen response beats that of another prompt."""
     neutral_fraction: float = Field(0.0, ge=0, le=1)
     """Share of the pairs that give another: one of their responses ties with itself and a neutral sentence."""
+    habits: tuple[Habit, ...] = ()
+    """Habits of speech that are to be worth less: a response with one in it loses against the same one without it."""
+    habit_fraction: float = Field(0.2, gt=0, le=1)
+    """Share of the pairs that give another for the habits: more takes more away, too much teaches dislike."""
+
+    @model_validator(mode="after")
+    def _fraction_of_something(self) -> AugmentConfig:
+        if not self.habits and self.habit_fraction != type(self).model_fields["habit_fraction"].default:
+            raise ValueError("habit_fraction has no effect without habits; name some, or leave it out")
+        return self
 
 
 class MembersConfig(Section):
