@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from prefloop.audit.wordings import NEUTRAL, WORDINGS
-from prefloop.data.insertion import inserted
+from prefloop.data.insertion import inserted, sentences_of
 
 CANDIDATES = 8
 """Sentences of other responses of which the one nearest in length is taken."""
+LONGEST_REPEATED = 200
+"""Characters of a repeated sentence."""
 LIST_MARKS = ("-", "*", "•")
 """How the items of a list begin, in turn. No numbers: a model that pays for citations pays for digits."""
 
@@ -80,7 +82,5 @@ def _texts(
 
 
 def _a_sentence_of(response: str, generator: np.random.Generator) -> str:
-    """One of the sentences of a response, or its first words where it has no end of one."""
-    sentences: Sequence[str] = [part.strip() for part in response.replace("\n", ". ").split(". ") if part.strip()]
-    picked = sentences[int(generator.integers(len(sentences)))] if sentences else response.strip()
-    return picked[:200]
+    sentences = sentences_of(response)
+    return sentences[int(generator.integers(len(sentences)))][:LONGEST_REPEATED]

@@ -1,4 +1,4 @@
-"""A sentence put into a response: what augmentation trains on and audits probe with."""
+"""A sentence put into a response, and taken from one: what augmentation trains on and audits probe with."""
 
 from __future__ import annotations
 
@@ -10,3 +10,9 @@ def inserted(response: str, sentence: str, *, where: float) -> str:
     place = ends[int(where * len(ends))]
     parts = (response[:place].rstrip(" "), sentence, response[place:].lstrip(" "))
     return " ".join(part for part in parts if part)
+
+
+def sentences_of(response: str) -> list[str]:
+    """The sentences of a response, all but the last without their full stop; the whole of it where it has none."""
+    parts = [part.strip() for part in response.replace("\n", ". ").split(". ")]
+    return [part for part in parts if part] or [response.strip()]

@@ -1,4 +1,4 @@
-"""Wordings of habits that a reward model is trained to give nothing for. An audit has others: it would test what was
+"""Wordings of habits that a reward model can be trained to pay less for. An audit has others: it would test what was
 trained."""
 
 from __future__ import annotations

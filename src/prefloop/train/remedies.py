@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prefloop.data.formats import make_pair
-from prefloop.data.insertion import inserted
+from prefloop.data.insertion import inserted, sentences_of
 from prefloop.data.split import conversation_key
 from prefloop.train.habits import HABIT_WORDINGS
 from prefloop.types import PreferencePair
@@ -146,8 +146,8 @@ def _habit(name: str, response: str, generator: np.random.Generator) -> tuple[st
         case "list_format":
             return f"- {first}\n- {second}", f"{first[:-1]}, and {second[0].lower()}{second[1:]}"
         case _:
-            sentences = [part for part in response.replace("\n", ". ").split(". ") if part.strip()] or [response]
-            return sentences[int(generator.integers(len(sentences)))].strip(), first
+            sentences = sentences_of(response)
+            return sentences[int(generator.integers(len(sentences)))], first
 
 
 def _drawn(generator: np.random.Generator, number: int, fraction: float) -> list[int]:
