@@ -165,7 +165,7 @@ def test_a_bias_of_people_is_told_from_one_that_the_model_added() -> None:
         pairs.append(make_pair(pair.prompt, *(marked if place % 2 else (pair.chosen, pair.rejected))))
     added = audited(lambda prompt, text: honest(prompt, text) + 2 * text.count("!"), pairs)["exclamation"]
     assert added.human_rate == pytest.approx(0.5, abs=0.15) and added.model_rate == 1.0
-    assert "the model added it" in added.message and "neutral-fraction" in added.remedy
+    assert "the model added it" in added.message and "augment.habits exclamation" in added.remedy
     loved = [make_pair(pair.prompt, pair.chosen + "!", pair.rejected) for pair in pairs_of(60)]
     asked_for = audited(lambda prompt, text: honest(prompt, text) + 2 * text.count("!"), loved)["exclamation"]
     assert asked_for.human_rate == asked_for.model_rate == 1.0
