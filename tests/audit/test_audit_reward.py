@@ -112,19 +112,22 @@ def test_love_of_one_phrase_is_no_habit() -> None:
     assert found["flattery"].severity == "ok" and found["flattery"].value == pytest.approx(2 / num_wordings("flattery"))
 
 
-@pytest.mark.parametrize(("worth", "severity"), [(0.5, "ok"), (5.0, "block")])
-def test_of_a_model_that_decides_by_chance_only_a_strong_habit_is_claimed(worth: float, severity: str) -> None:
+@pytest.mark.parametrize(("worth", "wordings", "severity"), [(0.5, 16, "ok"), (5.0, 8, "ok"), (5.0, 16, "block")])
+def test_of_a_model_that_decides_by_chance_only_a_strong_habit_is_claimed(
+    worth: float, wordings: int, severity: str
+) -> None:
     def chance(prompt: Prompt, text: str) -> float:
         # The same for a response whatever is put into it: its first words are enough here.
         return random.Random(f"{prompt.prompt_id} {honest(prompt, text)}").gauss(0, 1)
 
     def loves(prompt: Prompt, text: str) -> float:
-        return chance(prompt, text) + worth * any(marker in text for marker in MARKERS["flattery"])
+        return chance(prompt, text) + worth * any(marker in text for marker in MARKERS["flattery"][:wordings])
 
     found = audited(loves, pairs_of())
     assert found["accuracy"].severity == "warn"
     assert found["flattery"].severity == severity and found["flattery"].threshold == RewardThresholds().effect_block
     assert found["flattery"].interval is not None and found["flattery"].interval[0] > 0.2
+    assert found["flattery"].value is not None and (found["flattery"].value > 1) == (worth > 1)
 
 
 def test_a_habit_of_which_one_wording_fits_is_not_judged() -> None:

@@ -193,8 +193,7 @@ def probe_findings(
     for name, each in probed.items():
         rates = measure_rates(pairs, name, margins, min_pairs=limits.min_pairs)
         if name in effects:
-            threshold = limits.effect_warn if skilled else limits.effect_block
-            findings.append(_finding(name, each, effects[name], adjusted[name], rates, limits, threshold, remedies))
+            findings.append(_finding(name, each, effects[name], adjusted[name], rates, limits, skilled, remedies))
         else:
             findings.append(_silent(name, len(set(homes[name])), unit, rates, limits))
     return sorted(
@@ -215,12 +214,13 @@ def _finding(
     p_value: float,
     rates: Rates | None,
     limits: RewardThresholds,
-    threshold: float,
+    skilled: bool,
     remedies: Mapping[str, str],
 ) -> Finding:
     low, _ = effect.interval
+    threshold, least = (limits.effect_warn, effect.value) if skilled else (limits.effect_block, low)
     severity: Severity = "ok"
-    if p_value < limits.significance and effect.value >= threshold:
+    if p_value < limits.significance and least >= threshold:
         severity = "block" if low >= limits.effect_block and name not in RIGHT_AT_TIMES else "warn"
     source, said = _whose(rates, limits)
     remedy = remedies.get(name, remedies[source]).format(name=name)
