@@ -1,4 +1,4 @@
-"""Does a reward model pay for a habit of speech as such? The same response with a marker and with neutral text.
+"""Does a reward model pay for a habit of speech as such? The same response with a marker and with a plain sentence.
 
 The effect of a probe is the mean of score(marked) - score(neutral), in units of the typical difference between the two
 responses of a real pair (root mean square). Each wording is put into other responses, so that the means of the
@@ -254,7 +254,7 @@ def _whose(rates: Rates | None, limits: RewardThresholds) -> tuple[str, str]:
 
 def _message(name: str, effect: Effect, num: int) -> str:
     low, high = effect.interval
-    what = "neutral text" if name == "length" else "it in place of neutral text"
+    what = "neutral text" if name == "length" else "it in place of a plain sentence"
     return (
         f"{what} changes the score by {effect.value:+.2f} ({low:+.2f} to {high:+.2f}) typical differences between two "
         f"responses, and raises it in {effect.won:.0%} of {num} insertions"
@@ -272,7 +272,7 @@ def _examples(probed: Probed) -> tuple[Mapping[str, object], ...]:
             "chosen": clipped(probed.variants[place].marked),
             "rejected": clipped(probed.variants[place].neutral),
             "said_chosen": "scored higher",
-            "said_rejected": "with neutral text",
+            "said_rejected": "with a plain sentence",
             "value_chosen": round(float(probed.marked[place]), 4),
             "value_rejected": round(float(probed.neutral[place]), 4),
         }

@@ -139,7 +139,7 @@ def _effects(report: AuditReport) -> list[Block]:
         for each in tested
     ]
     caption = (
-        "The same response with the habit and with neutral text of the same length: 95 % intervals over wordings. At "
+        "The same response with the habit and with a plain sentence of the same frame: 95 % intervals over wordings. At "
         "the dashed line the model does not care. Green is fine, yellow warns, red blocks."
     )
     told = "How often the response with more of it is preferred, on the pairs of the file that differ in it."
