@@ -236,7 +236,7 @@ def _finding(
         model_rate=None if rates is None else rates.model,
         message=_message(name, effect, len(probed.pairs)) + f"; {said}",
         remedy=remedy if severity != "ok" else "",
-        examples=_examples(probed) if effect.value > 0 else (),
+        examples=_examples(name, probed) if effect.value > 0 else (),
     )
 
 
@@ -261,7 +261,7 @@ def _message(name: str, effect: Effect, num: int) -> str:
     )
 
 
-def _examples(probed: Probed) -> tuple[Mapping[str, object], ...]:
+def _examples(name: str, probed: Probed) -> tuple[Mapping[str, object], ...]:
     """The insertions whose gain is the middle one, and the largest ones; what paid stands first."""
     gains = probed.marked - probed.neutral
     shown = [int(place) for place in np.argsort(-gains, kind="stable")[:NUM_EXAMPLES] if gains[place] > 0]
@@ -272,7 +272,7 @@ def _examples(probed: Probed) -> tuple[Mapping[str, object], ...]:
             "chosen": clipped(probed.variants[place].marked),
             "rejected": clipped(probed.variants[place].neutral),
             "said_chosen": "scored higher",
-            "said_rejected": "with a plain sentence",
+            "said_rejected": "without" if name == "length" else "with a plain sentence",
             "value_chosen": round(float(probed.marked[place]), 4),
             "value_rejected": round(float(probed.neutral[place]), 4),
         }

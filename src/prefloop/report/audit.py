@@ -139,8 +139,8 @@ def _effects(report: AuditReport) -> list[Block]:
         for each in tested
     ]
     caption = (
-        "The same response with the habit and with a plain sentence of the same frame: 95 % intervals over wordings. At "
-        "the dashed line the model does not care. Green is fine, yellow warns, red blocks."
+        "The same response with the habit and with a plain sentence of the same frame: 95 % intervals over wordings. "
+        "At the dashed line the model does not care. Green is fine, yellow warns, red blocks."
     )
     told = "How often the response with more of it is preferred, on the pairs of the file that differ in it."
     table = Table(["habit", "people", "model"], rates, caption=told)
