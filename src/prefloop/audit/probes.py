@@ -21,7 +21,7 @@ CANDIDATES = 8
 LONGEST_REPEATED = 200
 """Characters of a repeated sentence."""
 LIST_MARKS = ("-", "*", "•")
-"""How the items of a list begin, in turn."""
+"""How the items of a list begin, in turn. No numbers: a model that pays for citations pays for digits."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,8 @@ def _texts(
             return f"{first} {second}", ""
         case "list_format":
             mark = LIST_MARKS[wording % len(LIST_MARKS)]
-            items = [f"{mark} {text}" for text in (first, second, third)]
-            # The marks in both: who pays for citations pays for marks.
-            return "\n".join(items), " ".join(items)
+            items = "\n".join(f"{mark} {text}" for text in (first, second, third))
+            return items, ", and ".join((first[:-1], second[0].lower() + second[1:-1], third[0].lower() + third[1:]))
         case "exclamation":
             return f"{first[:-1]}! {second[:-1]}!", f"{first} {second}"
         case _:
