@@ -166,7 +166,7 @@ PLAIN = (
     "The term was used before, and I use it again for you.",
 )
 """What stands in the other response, of about the same length. Half of it has an I or a you, as half of the
-wordings do: else a model would learn to tell talk between two people from the rest."""
+wordings do, and half is about texts and talk: else a model would learn to tell talk from bread and rain."""
 RELATED: Mapping[str, frozenset[str]] = {
     "disclaimer": frozenset({"refusal"}),
     "refusal": frozenset({"disclaimer"}),

@@ -67,18 +67,9 @@ def main(words: Sequence[str] | None = None) -> None:
     rows, file = demonstrations(flags.data, seed=flags.seed), flags.out / "demonstrations.jsonl"
     write_records(file, rows[:200] if flags.quick else rows)
     width, vocabulary, epochs = ("16", "300", "1") if flags.quick else ("64", "4096", "2")
+    about = ["--data", str(file), "--out", str(flags.out / "run"), "--seed", str(flags.seed), "--skip-bad"]
     learn, config = configured(
-        *(
-            "train",
-            "sft",
-            "--data",
-            str(file),
-            "--out",
-            str(flags.out / "run"),
-            "--seed",
-            str(flags.seed),
-            "--skip-bad",
-        ),
+        *("train", "sft", *about),
         *("--scratch.hidden-size", width, "--scratch.num-layers", "2", "--scratch.vocab-size", vocabulary),
         *("--num-epochs", epochs, "--optimizer.lr", "3e-3", "--eval-fraction", "0.02", "--eval-every", "200"),
     )

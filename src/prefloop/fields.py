@@ -89,7 +89,7 @@ def _default(info: FieldInfo) -> Any:
 def given_words(config: BaseModel, *, leave_out: Sequence[str] = ()) -> list[str]:
     """The flags that make such a config: those of all settings that are not at their default.
 
-    What only a file can give, and an empty list, has no flag.
+    What only a file can give, a mapping and an empty list are left out.
     """
     words = []
     for item in fields_of(type(config)):
@@ -100,7 +100,7 @@ def given_words(config: BaseModel, *, leave_out: Sequence[str] = ()) -> list[str
         if section is None or item.key in leave_out or not is_flag(item):
             continue
         value = getattr(section, name)
-        if as_text(value) == item.default:
+        if isinstance(value, Mapping) or as_text(value) == item.default:
             continue
         texts = [as_text(each) for each in value] if isinstance(value, tuple) else [as_text(value)]
         words += ["--" + item.key.replace("_", "-"), *texts] if texts else []
